@@ -1,0 +1,12 @@
+//! The store-edge agent.
+//!
+//! ```text
+//! till -> ingress -> agent (one thread: journal append + one sync, state) -> reply to the till
+//!                      '-> uplink (sync::Sender) -> MQTT -> hub -> ack -> agent -> cursor -> reclaim
+//! ```
+//!
+//! Invariants: a success reply means synced (see [`journal`]); one thread, [`agent`], owns journal and state, everybody else
+//! asks it; time and randomness come through [`env`], files through `journal::disk`, MQTT through `uplink::mqtt`, sled
+//! through [`state`].
+pub mod agent;
+pub mod answer;

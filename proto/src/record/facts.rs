@@ -1,0 +1,179 @@
+//! What a document does: the effects that stock, totals and the hub's ledger are folded from.
+//!
+//! Invariant: facts come from a record alone (its kind, envelope and document), so that replay gives the same facts as
+//! the first time. This module does not judge; findings stand in the envelope's flags.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use rust_decimal::Decimal;
+
+use crate::time::WallTime;
+
+/// A line of a transaction or movement that changes what lies on the shelf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StockChange {
+    /// The item.
+    pub item_id: String,
+    /// UN/ECE Rec 20 unit; `EA` where the document has none.
+    pub unit: String,
+    /// Added to what is on hand: negative for a sale, positive for a return or a receipt.
+    pub delta: Decimal,
+}
+
+/// A line of a count: what was found on the shelf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StockCount {
+    /// The item.
+    pub item_id: String,
+    /// UN/ECE Rec 20 unit.
+    pub unit: String,
+    /// What was counted.
+    pub counted: Decimal,
+}
+
+/// What a transaction tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TransactionType {
+    /// Goods out against money.
+    Sale,
+    /// Goods back against money.
+    Return,
+    /// Both.
+    Exchange,
+    /// Reverses what its `transaction_link` names.
+    Void,
+    /// The drawer was opened.
+    NoSale,
+}
+
+/// How a transaction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TransactionStatus {
+    /// Complete.
+    Finished,
+    /// Laid aside, to be taken up again.
+    Suspended,
+    /// Given up.
+    Canceled,
+}
+
+/// Tax of one category and rate, summed over a document; in minor units.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaxSum {
+    /// UNCL5305 category.
+    pub category: String,
+    /// Percent, as written.
+    pub rate: Decimal,
+    /// What the tax is on.
+    pub taxable_amount: i64,
+    /// The tax.
+    pub amount: i64,
+}
+
+/// Tenders of one type, summed over a document; in minor units.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenderSum {
+    /// `cash`, `card` … as in the document.
+    pub tender_type: String,
+    /// Negative where money was given out.
+    pub amount: i64,
+}
+
+/// The effects of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransactionFacts {
+    /// The till.
+    pub workstation_id: String,
+    /// `YYYY-MM-DD`.
+    pub business_day_date: String,
+    /// The till's own number.
+    pub sequence_number: u64,
+    /// Raised by the till when its counter restarts.
+    pub sequence_epoch: u64,
+    /// What it tells.
+    pub transaction_type: TransactionType,
+    /// How it ended.
+    pub status: TransactionStatus,
+    /// Training never reaches stock or totals.
+    pub training_mode: bool,
+    /// ISO 4217.
+    pub currency_code: String,
+    /// `totals.gross`, in minor units.
+    pub gross: i64,
+    /// `totals.net`, in minor units.
+    pub net: Option<i64>,
+    /// `totals.tax`, in minor units.
+    pub tax: Option<i64>,
+    /// Taxes of the lines that are not voided, by category and rate.
+    pub taxes: Vec<TaxSum>,
+    /// Tenders that were not declined or reversed, by type.
+    pub tenders: Vec<TenderSum>,
+    /// What it moves on the shelf; empty where it must not (training, suspended, canceled, no sale).
+    pub stock: Vec<StockChange>,
+    /// When it ended, UTC.
+    pub ended_at: WallTime,
+}
+
+impl TransactionFacts {
+    /// Whether it counts in the totals of its day: a finished sale, return, exchange or void, not in training.
+    pub fn counts(&self) -> bool {
+        self.status == TransactionStatus::Finished
+            && !self.training_mode
+            && self.transaction_type != TransactionType::NoSale
+    }
+}
+
+/// The effects of a stock movement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MovementFacts {
+    /// Deltas (every type but `count`).
+    pub changes: Vec<StockChange>,
+    /// Absolute values (type `count`).
+    pub counts: Vec<StockCount>,
+}
+
+/// Totals that a till or a back office declared for one currency; in minor units.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeclaredTotals {
+    /// ISO 4217.
+    pub currency_code: String,
+    /// Number of counted transactions.
+    pub transactions: u64,
+    /// Σ totals.gross.
+    pub gross: i64,
+    /// Σ totals.net.
+    pub net: Option<i64>,
+    /// Σ totals.tax.
+    pub tax: Option<i64>,
+    /// By type.
+    pub tenders: Vec<TenderSum>,
+}
+
+/// The effects of a day close.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DayCloseFacts {
+    /// The till that closed; `None` where the whole store did.
+    pub workstation_id: Option<String>,
+    /// `YYYY-MM-DD`.
+    pub business_day_date: String,
+    /// What was declared, per currency.
+    pub declared: Vec<DeclaredTotals>,
+    /// The till's first number of the day.
+    pub first_sequence_number: Option<u64>,
+    /// The till's last number of the day.
+    pub last_sequence_number: Option<u64>,
+}
+
+/// The effects of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Facts {
+    /// Of a transaction.
+    Transaction(TransactionFacts),
+    /// Of a stock movement.
+    Movement(MovementFacts),
+    /// Of a day close.
+    DayClose(DayCloseFacts),
+    /// Nothing that stock or totals are folded from.
+    None,
+}
