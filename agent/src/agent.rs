@@ -147,6 +147,11 @@ impl AgentHandle {
         Arc::clone(&self.status.borrow())
     }
 
+    /// Whether somebody owns journal and state.
+    pub fn is_alive(&self) -> bool {
+        !self.requests.is_closed()
+    }
+
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refused> {
         let (reply, answer) = oneshot::channel();
         self.requests.try_send(request(reply)).map_err(|error| match error {

@@ -10,3 +10,7 @@
 //! through [`state`].
 pub mod agent;
 pub mod answer;
+pub mod config;
+pub mod env;
+pub mod error;
+pub mod ingress;
