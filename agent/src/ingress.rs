@@ -136,11 +136,14 @@ impl Ingress {
         let (stopping, stopped) = watch::channel(false);
         let mut open = Open { start: Instant::now(), tasks: JoinSet::new(), by_task: Vec::new(), stopped };
         let mut turned_away = JoinSet::new();
+        let mut sweep = tokio::time::interval(self.patience.sweep_every());
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = &mut stop => break,
                 Some(ended) = open.tasks.join_next_with_id() => open.forget(ended.map_or_else(|error| error.id(), |(id, ())| id)),
                 Some(_) = turned_away.join_next() => {}
+                _ = sweep.tick(), if !open.by_task.is_empty() => open.cut_overdue(&self.patience),
                 accepted = self.accept() => match accepted {
                     Ok((socket, local)) => self.take(&mut open, &mut turned_away, socket, local),
                     Err(error) => {
@@ -197,7 +200,7 @@ impl Ingress {
             }
         }
         let phase = PhaseCell::new(open.start);
-        let io = TokioIo::new(Patient::new(socket, phase.clone(), self.patience));
+        let io = TokioIo::new(Patient::new(socket, phase.clone(), self.patience.write));
         let task = converse(io, Peer { phase: phase.clone(), local }, self.router.clone(), open.stopped.clone());
         open.by_task.push((open.tasks.spawn(task), phase));
     }
@@ -214,6 +217,12 @@ struct Open {
 impl Open {
     fn forget(&mut self, ended: Id) {
         self.by_task.retain(|(task, _)| task.id() != ended);
+    }
+
+    fn cut_overdue(&mut self, patience: &Patience) {
+        for (task, _) in self.by_task.extract_if(.., |(_, phase)| phase.is_overdue(patience)) {
+            task.abort();
+        }
     }
 
     /// Closes the connection that has been idle for longest, else the slowest in its head or body. Its till, if it is one, gets no
@@ -261,6 +270,7 @@ async fn converse(io: TokioIo<Patient>, peer: Peer, router: Router, mut stopped:
     let connection = http1::Builder::new()
         .header_read_timeout(None)
         .max_headers(HEADERS_MAX)
+        .max_header_size(admit::HEAD_BYTES_MAX)
         .max_buf_size(admit::HEAD_BYTES_MAX)
         .serve_connection(io, service);
     let mut connection = pin!(connection);

@@ -1,8 +1,9 @@
 //! One connection: which phase of a request it is in, and how long it may stay there.
 //!
-//! Invariant: in every phase but *answering*, a peer that does not do its part is cut: idle, in the head, in the body (see
-//! [`super::body`]), or not reading what we write. Answering has no limit of its own, because the owner of the journal always
-//! answers or drops the request. HTTP itself is deliberately not known here.
+//! Invariant: in every phase but *answering*, a peer that does not do its part is cut: idle or in the head by the sweep of the one who
+//! accepts (HTTP libraries do not poll a socket that is known to be blocked, so a timer inside it would sleep), in the body by
+//! [`super::body`], and when it does not read what we write, here. Answering has no limit of its own, because the owner of the
+//! journal always answers or drops the request. HTTP itself is deliberately not known here.
 
 use std::io;
 use std::pin::Pin;
@@ -68,8 +69,15 @@ impl PhaseCell {
         (phase, packed >> 2)
     }
 
-    fn entered_at(&self, since_ms: u64) -> Instant {
-        self.start + Duration::from_millis(since_ms)
+    /// Whether the peer has been in a phase that it can leave by itself for longer than it may.
+    pub fn is_overdue(&self, patience: &Patience) -> bool {
+        let (phase, since_ms) = self.get();
+        let allowed = match phase {
+            Phase::Idle => patience.idle,
+            Phase::Head => patience.head,
+            Phase::Body | Phase::Answering => return false,
+        };
+        self.start.elapsed() >= Duration::from_millis(since_ms) + allowed
     }
 }
 
@@ -94,6 +102,13 @@ pub struct Patience {
     pub write: Duration,
 }
 
+impl Patience {
+    /// How often to look for who is overdue: a peer is cut at most a quarter late.
+    pub fn sweep_every(&self) -> Duration {
+        (self.idle.min(self.head) / 4).max(Duration::from_millis(10))
+    }
+}
+
 /// What a connection came over.
 #[derive(Debug)]
 pub enum Socket {
@@ -103,13 +118,12 @@ pub enum Socket {
     Unix(UnixStream),
 }
 
-/// A socket that cuts a peer which does not do its part.
+/// A socket that notes when a request begins, and cuts a peer that does not read its answer.
 #[derive(Debug)]
 pub struct Patient {
     socket: Socket,
     phase: PhaseCell,
-    patience: Patience,
-    read_limit: Limit,
+    write_within: Duration,
     write_limit: Limit,
 }
 
@@ -133,19 +147,8 @@ impl Limit {
 
 impl Patient {
     /// Watches over `socket`.
-    pub fn new(socket: Socket, phase: PhaseCell, patience: Patience) -> Self {
-        Self { socket, phase, patience, read_limit: Limit::default(), write_limit: Limit::default() }
-    }
-
-    fn poll_read_limit(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let (phase, since_ms) = self.phase.get();
-        let allowed = match phase {
-            Phase::Idle => self.patience.idle,
-            Phase::Head => self.patience.head,
-            Phase::Body | Phase::Answering => return Poll::Pending,
-        };
-        ready!(self.read_limit.poll(self.phase.entered_at(since_ms) + allowed, context));
-        Poll::Ready(Err(cut("the peer did not send its request in time")))
+    pub fn new(socket: Socket, phase: PhaseCell, write_within: Duration) -> Self {
+        Self { socket, phase, write_within, write_limit: Limit::default() }
     }
 
     fn poll_written(&mut self, written: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -153,14 +156,10 @@ impl Patient {
             self.write_limit.at = None;
             return written;
         }
-        let at = self.write_limit.at.unwrap_or_else(|| Instant::now() + self.patience.write);
+        let at = self.write_limit.at.unwrap_or_else(|| Instant::now() + self.write_within);
         ready!(self.write_limit.poll(at, context));
-        Poll::Ready(Err(cut("the peer does not read its answer")))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read its answer")))
     }
-}
-
-fn cut(why: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, why)
 }
 
 impl AsyncRead for Patient {
@@ -171,9 +170,6 @@ impl AsyncRead for Patient {
             Socket::Tcp(socket) => Pin::new(socket).poll_read(context, buffer),
             Socket::Unix(socket) => Pin::new(socket).poll_read(context, buffer),
         };
-        if read.is_pending() {
-            return this.poll_read_limit(context);
-        }
         if buffer.filled().len() > before && this.phase.get().0 == Phase::Idle {
             this.phase.enter(Phase::Head);
         }
