@@ -146,8 +146,11 @@ impl Ingress {
                 _ = sweep.tick(), if !open.by_task.is_empty() => open.cut_overdue(&self.patience),
                 accepted = self.accept() => match accepted {
                     Ok((socket, local)) => self.take(&mut open, &mut turned_away, socket, local),
+                    // That peer went before it was accepted; the next one did not.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(error) => {
-                        tracing::warn!(%error, "cannot accept a connection");
+                        let made_room = open.give_up_one();
+                        tracing::warn!(%error, made_room, "cannot accept a connection");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
@@ -178,9 +181,9 @@ impl Ingress {
         tokio::select! {
             tcp = self.tcp.accept() => {
                 let (socket, _) = tcp?;
-                socket.set_nodelay(true)?;
-                let local = socket.local_addr()?.ip();
-                Ok((Socket::Tcp(socket), Some(local)))
+                // Both fail only on a connection that is gone already, which its task will find out.
+                let local = socket.set_nodelay(true).and_then(|()| socket.local_addr()).ok();
+                Ok((Socket::Tcp(socket), local.map(|local| local.ip())))
             }
             unix = unix => Ok((Socket::Unix(unix?.0), None)),
         }
