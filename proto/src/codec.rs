@@ -215,3 +215,6 @@ pub fn decode_batch(
         records: records.into_iter().map(<[u8]>::to_vec).collect(),
     })
 }
+
+#[cfg(test)]
+mod tests;
