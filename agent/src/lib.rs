@@ -10,3 +10,4 @@
 //! through [`state`].
 pub mod agent;
 pub mod answer;
+pub mod state;
