@@ -8,5 +8,17 @@
 //! Invariants: a success reply means synced (see [`journal`]); one thread, [`agent`], owns journal and state, everybody else
 //! asks it; time and randomness come through [`env`], files through `journal::disk`, MQTT through `uplink::mqtt`, sled
 //! through [`state`].
+
 pub mod agent;
 pub mod answer;
+pub mod config;
+pub mod env;
+pub mod error;
+pub mod ingress;
+pub mod journal;
+pub mod state;
+pub mod supervise;
+pub mod uplink;
+
+/// Name and version, as hellos, presence and records say it.
+pub const SOFTWARE: &str = concat!("counterfoil ", env!("CARGO_PKG_VERSION"));
