@@ -519,7 +519,8 @@ impl Owner {
 
     fn check_failed_syncs(&mut self) {
         let now = self.env.wall().0;
-        let recent = self.failed_syncs().iter().filter_map(|text| text.parse::<i64>().ok());
+        let noted = self.failed_syncs();
+        let recent = noted.iter().filter_map(|text| text.parse::<i64>().ok());
         let recent = recent.filter(|at| now.saturating_sub(*at).abs() <= FAILED_SYNC_MS).count();
         if recent >= FAILED_SYNCS_MAX {
             error!(recent, "the disk failed repeatedly: only delivering what is there, looking for a way back every five minutes");

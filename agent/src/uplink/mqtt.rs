@@ -19,6 +19,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::config::{MqttConfig, TlsFiles};
+
 /// Publishes that wait in the client; the sender then waits in turn.
 const REQUESTS_MAX: usize = 8;
 
@@ -28,38 +30,8 @@ const INFLIGHT_MAX: u16 = 100;
 /// What the hub said and nobody took yet; beyond it messages are dropped, since the hub repeats whatever matters.
 const EVENTS_MAX: usize = 256;
 
-/// Seconds of silence after which the broker is asked for a sign of life.
-const KEEP_ALIVE_S: u64 = 30;
-
-/// Seconds that connecting and each flush may take: big packets on a slow line need time.
-const CONNECT_S: u64 = 30;
-
 /// Seconds without any event, pings included, after which the connection counts as dead.
 const WATCHDOG_S: u64 = 90;
-
-/// Where the broker is and how to prove who we are.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// Client id, and the certificate's common name.
-    pub client_id: String,
-    /// Host name or address.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// TLS, read anew for each connection so that renewed certificates take effect.
-    pub tls: Option<TlsFiles>,
-    /// User name and the file that holds the password.
-    pub login: Option<(String, PathBuf)>,
-}
-
-/// The files of a TLS connection.
-#[derive(Clone, Debug)]
-pub struct TlsFiles {
-    /// Certificates that vouch for the broker.
-    pub ca_file: PathBuf,
-    /// Our certificate chain and its key.
-    pub identity: Option<(PathBuf, PathBuf)>,
-}
 
 /// What happens on a connection.
 #[derive(Debug)]
@@ -126,25 +98,33 @@ pub struct Will {
 
 impl Connection {
     /// Starts connecting; [`Event::Ready`] or [`Event::Lost`] tells how it went.
-    pub fn open(target: &Target, subscription: String, will: Will) -> Result<Self, LinkError> {
-        let mut options = MqttOptions::new(&target.client_id, &target.host, target.port);
+    pub fn open(
+        config: &MqttConfig,
+        client_id: &str,
+        subscription: String,
+        will: Will,
+    ) -> Result<Self, LinkError> {
+        let mut options = MqttOptions::new(client_id, &config.host, config.port);
         options.set_clean_session(true);
-        options.set_keep_alive(Duration::from_secs(KEEP_ALIVE_S));
+        options.set_keep_alive(config.keep_alive);
         options.set_inflight(INFLIGHT_MAX);
         options.set_max_packet_size(PUBLISH_BYTES_MAX + 1024, PUBLISH_BYTES_MAX + 1024);
         options.set_last_will(LastWill::new(will.topic, will.payload, QoS::AtLeastOnce, true));
-        if let Some((username, password_file)) = &target.login {
-            let password = std::fs::read_to_string(password_file)
-                .map_err(|error| LinkError::File { path: password_file.clone(), reason: error.to_string() })?;
+        if let Some((username, password_file)) = &config.credentials {
+            let password = match password_file {
+                Some(path) => std::fs::read_to_string(path)
+                    .map_err(|error| LinkError::File { path: path.clone(), reason: error.to_string() })?,
+                None => String::new(),
+            };
             options.set_credentials(username, password.trim_end());
         }
-        if let Some(files) = &target.tls {
+        if let Some(files) = &config.tls {
             let config = Arc::new(tls_config(files)?);
             options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(config)));
         }
         let (client, mut event_loop) = AsyncClient::new(options, REQUESTS_MAX);
         let mut network = NetworkOptions::new();
-        network.set_connection_timeout(CONNECT_S);
+        network.set_connection_timeout(config.connect_timeout.as_secs().max(1));
         network.set_tcp_nodelay(true);
         event_loop.set_network_options(network);
         let (into, events) = mpsc::channel(EVENTS_MAX);
