@@ -214,14 +214,14 @@ impl AgentHandle {
         self.refusals.counts()
     }
 
-    /// Whether the owner still serves.
-    pub fn is_alive(&self) -> bool {
-        !self.requests.is_closed()
-    }
-
     /// The newest snapshot; never waits.
     pub fn status(&self) -> Arc<Status> {
         Arc::clone(&self.status.borrow())
+    }
+
+    /// Whether somebody owns journal and state.
+    pub fn is_alive(&self) -> bool {
+        !self.requests.is_closed()
     }
 
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refused> {
