@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod bin;
 pub mod broker;
+pub mod golden;
 pub mod http;
 pub mod hub;
 pub mod needs;
@@ -15,4 +16,8 @@ pub mod pki;
 pub mod postgres;
 pub mod process;
 pub mod random;
+pub mod receipts;
+pub mod retail_csv;
+pub mod sales;
+pub mod synthetic;
 pub mod wait;

@@ -39,9 +39,9 @@ impl Random {
     }
 
     /// One of `items`, which must not be empty.
-    pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+    pub fn pick<T: Copy>(&mut self, items: &[T]) -> T {
         let index = usize::try_from(self.below(items.len() as u64)).expect("an index of a slice fits");
-        items.get(index).expect("picked from something that is not empty")
+        *items.get(index).expect("picked from something that is not empty")
     }
 
     /// `count` ascending numbers in `1..=last`, equal ones possible.
