@@ -8,9 +8,11 @@
 pub mod agent;
 pub mod bin;
 pub mod broker;
+pub mod compare;
 pub mod golden;
 pub mod http;
 pub mod hub;
+pub mod ledger;
 pub mod needs;
 pub mod pki;
 pub mod postgres;
@@ -20,4 +22,5 @@ pub mod receipts;
 pub mod retail_csv;
 pub mod sales;
 pub mod synthetic;
+pub mod till;
 pub mod wait;

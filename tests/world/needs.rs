@@ -108,8 +108,11 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "apt-get install --no-install-recommends --yes counterfoil-no-such-package")]
-    fn what_cannot_be_installed_is_named_with_its_command() {
-        Need { program: "counterfoil-no-such-program", package: "counterfoil-no-such-package", places: &[] }.path();
+    fn a_program_that_is_there_is_found_and_one_that_is_not_is_named_with_its_command() {
+        let shell = Need { program: "sh", package: "dash", places: &["/bin"] };
+        assert!(shell.path().ends_with("sh"));
+        let missing = Need { program: "counterfoil-no-such-program", package: "some-package", places: &["/nowhere/*/bin"] };
+        assert_eq!(missing.find(), None);
+        assert_eq!(missing.command(), "apt-get install --no-install-recommends --yes some-package");
     }
 }
