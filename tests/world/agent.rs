@@ -14,7 +14,7 @@ use crate::bin::bin;
 use crate::http::Api;
 use crate::pki::Identity;
 use crate::process::{Process, free_port, write_file};
-use crate::wait;
+use crate::wait::Deadline;
 
 const READY_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -73,7 +73,7 @@ impl Agent {
         let port = free_port();
         let config = format!(
             "store_id = {store_id:?}\nagent_id = {agent_id:?}\ndata_dir = \"data\"\n\n[store]\ntime_zone = \"Europe/London\"\n\n\
-             [ingress]\nlisten = \"127.0.0.1:{port}\"\n\n{}\n{more}",
+             [ingress]\nlisten = \"127.0.0.1:{port}\"\n\n{}backoff_max = \"1s\"\n\n{more}",
             mqtt.toml()
         );
         write_file(&directory.join("agent.toml"), &config);
@@ -94,8 +94,10 @@ impl Agent {
     pub async fn ready(&mut self) {
         let api = self.api();
         let process = self.process.as_mut().expect("an agent is started before it is ready");
-        let ready = async |_: &str| api.success("/readyz").await.is_ok().then_some(());
-        process.until("the agent to be ready", READY_LIMIT, ready).await;
+        let deadline = Deadline::new(READY_LIMIT);
+        while api.success("/readyz").await.is_err() {
+            process.wait_on(deadline, "ready").await;
+        }
     }
 
     /// SIGKILL.
@@ -128,14 +130,10 @@ impl Agent {
 
     /// Waits until the hub has stored everything that this agent has.
     pub async fn drained(&self, limit: Duration) {
-        let api = self.api();
-        let what = format!("the hub to store everything of {}.{}", self.store_id, self.agent_id);
-        wait::until(&what, limit, async || {
-            let status: Status = api.json("/v1/status").await.ok()?;
-            let waiting: u64 = status.lanes.values().map(|lane| lane.waiting).sum();
-            (status.uplink.welcomed && waiting == 0).then_some(())
-        })
-        .await;
+        let deadline = Deadline::new(limit);
+        while waiting(&self.api()).await != Some(0) {
+            deadline.rest_for(&format!("the hub to store everything of {}.{}", self.store_id, self.agent_id)).await;
+        }
     }
 
     /// Where it keeps everything.
@@ -157,4 +155,10 @@ impl Agent {
     pub const fn starts(&self) -> u32 {
         self.starts
     }
+}
+
+/// How many records an agent has that the hub has not stored yet; `None` while it has not heard the hub.
+pub async fn waiting(agent: &Api) -> Option<u64> {
+    let status: Status = agent.json("/v1/status").await.ok()?;
+    status.uplink.welcomed.then(|| status.lanes.values().map(|lane| lane.waiting).sum())
 }

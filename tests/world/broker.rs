@@ -4,6 +4,7 @@
 //! broker leaves out TLS and the ACL, nothing else.
 
 use std::fmt::Write as _;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tempfile::TempDir;
 use crate::needs;
 use crate::pki::Pki;
 use crate::process::{Process, free_port, write_file};
+use crate::wait::Deadline;
 
 const SAMPLE: &str = include_str!("../../config/mosquitto/counterfoil.conf");
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -87,9 +89,12 @@ impl Broker {
         let mut command = Command::new(needs::MOSQUITTO.path());
         command.arg("-c").arg(self.directory.path().join("mosquitto.conf"));
         let process = Process::start("mosquitto", command, &self.directory.path().join("log"));
-        // The old one is gone before the new one says that it runs.
+        // The old one is gone, so whoever answers is the new one; it ends by itself where the port is taken.
         let process = self.process.insert(process);
-        process.line(" running", START_LIMIT).await;
+        let deadline = Deadline::new(START_LIMIT);
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            process.wait_on(deadline, "listening").await;
+        }
     }
 
     /// Stops it in good order; it writes its persistence.

@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use crate::agent::{Mqtt, command};
 use crate::http::Api;
 use crate::process::{Process, free_port, write_file};
+use crate::wait::Deadline;
 
 const READY_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -51,8 +52,10 @@ impl Hub {
     pub async fn ready(&mut self) {
         let api = self.api();
         let process = self.process.as_mut().expect("a hub is started before it is ready");
-        let ready = async |_: &str| api.success("/healthz").await.is_ok().then_some(());
-        process.until("the hub to be ready", READY_LIMIT, ready).await;
+        let deadline = Deadline::new(READY_LIMIT);
+        while api.success("/healthz").await.is_err() {
+            process.wait_on(deadline, "healthy").await;
+        }
     }
 
     /// SIGKILL.

@@ -19,6 +19,7 @@ pub mod postgres;
 pub mod process;
 pub mod random;
 pub mod receipts;
+pub mod replay;
 pub mod retail_csv;
 pub mod sales;
 pub mod synthetic;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::wait;
+use crate::wait::Deadline;
 
 /// A running child.
 #[derive(Debug)]
@@ -81,31 +81,31 @@ impl Process {
 
     /// Waits for the end.
     pub async fn end(&mut self, limit: Duration) -> ExitStatus {
-        let what = format!("{} to end", self.name);
-        wait::until(&what, limit, async || self.ended()).await
+        let deadline = Deadline::new(limit);
+        loop {
+            if let Some(status) = self.ended() {
+                return status;
+            }
+            deadline.rest_for(&format!("{} to end", self.name)).await;
+        }
     }
 
     /// Waits until the output since the start holds `text`; panics with the output where the process ends before.
     pub async fn line(&mut self, text: &str, limit: Duration) {
-        let what = format!("\"{text}\" from {}", self.name);
-        self.until(&what, limit, async |output| output.contains(text).then_some(())).await;
+        let deadline = Deadline::new(limit);
+        while !self.output().contains(text) {
+            self.wait_on(deadline, text).await;
+        }
     }
 
-    /// Waits until `look`, given the output since the start, finds something; panics with the output where the process ends before or in
-    /// vain.
-    pub async fn until<T>(&mut self, what: &str, limit: Duration, mut look: impl AsyncFnMut(&str) -> Option<T>) -> T {
-        let found = wait::until_or_none(limit, async || {
-            let ended = self.ended();
-            let output = self.output();
-            match (look(&output).await, ended) {
-                (Some(value), _) => Some(Ok(value)),
-                (None, Some(status)) => Some(Err(format!("{} ended ({status})", self.name))),
-                (None, None) => None,
-            }
-        })
-        .await
-        .unwrap_or_else(|| Err(format!("{} s passed", limit.as_secs_f32())));
-        found.unwrap_or_else(|reason| panic!("Waiting for {what}: {reason}. Its output:\n{}", tail(&self.output())))
+    /// Rests before the next look at something that this process is to do; panics with its output where it has ended, or in vain.
+    pub async fn wait_on(&mut self, deadline: Deadline, what: &str) {
+        let ended = self.ended();
+        if ended.is_none() && deadline.rest().await {
+            return;
+        }
+        let reason = ended.map_or("the time is over".to_owned(), |status| format!("it ended with {status}"));
+        panic!("Waited for \"{what}\" of {}, but {reason}. Its output:\n{}", self.name, tail(&self.output()));
     }
 
     /// Resident memory now, in bytes.

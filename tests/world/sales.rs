@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use rust_decimal::{Decimal, RoundingStrategy};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::random::hash;
 use crate::retail_csv::Row;
@@ -295,7 +295,7 @@ fn line(index: usize, kind: &str, row: &Row) -> Value {
 }
 
 fn day_close(store: &str, till: &str, day: &str, total: &TillDay) -> Document {
-    let tenders: Map<String, Value> = total.tenders.iter().map(|(tender, amount)| (tender.clone(), json!(money(*amount)))).collect();
+    let tenders: Vec<Value> = total.tenders.iter().map(|(tender, amount)| json!({"type": tender, "amount": money(*amount)})).collect();
     let document = json!({
         "document_id": format!("close-{till}-{day}"),
         "workstation_id": till,

@@ -1,32 +1,38 @@
 //! Waiting: for a condition with a deadline, and the one pause that such a loop needs.
 //!
-//! Invariant: nothing else in the test world sleeps. A wait that runs into its deadline panics with what it waited for, so
-//! that a test never goes on with a world that is not there.
+//! Invariant: nothing else in the test world sleeps. A wait that runs into its deadline says so, so that a test never goes on with a
+//! world that is not there.
 
 use std::time::{Duration, Instant};
 
 /// How long a poll loop rests between two looks.
 const REST: Duration = Duration::from_millis(10);
 
-/// Waits until `look` gives a value; panics after `limit`, naming `what`.
-pub async fn until<T>(what: &str, limit: Duration, look: impl AsyncFnMut() -> Option<T>) -> T {
-    match until_or_none(limit, look).await {
-        Some(value) => value,
-        None => panic!("Waited {} s in vain for {what}", limit.as_secs_f32()),
-    }
+/// Until when a condition is waited for: `loop { if … { break } if !deadline.rest().await { … } }`.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline {
+    start: Instant,
+    limit: Duration,
 }
 
-/// Waits until `look` gives a value; `None` after `limit`.
-pub async fn until_or_none<T>(limit: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> Option<T> {
-    let start = Instant::now();
-    loop {
-        if let Some(value) = look().await {
-            return Some(value);
-        }
-        if start.elapsed() >= limit {
-            return None;
+impl Deadline {
+    /// From now on.
+    pub fn new(limit: Duration) -> Self {
+        Self { start: Instant::now(), limit }
+    }
+
+    /// Rests before the next look; `false` without a rest once the deadline has passed.
+    pub async fn rest(&self) -> bool {
+        if self.start.elapsed() >= self.limit {
+            return false;
         }
         rest(REST).await;
+        true
+    }
+
+    /// Rests before the next look; panics, naming `what` was waited for, once the deadline has passed.
+    pub async fn rest_for(&self, what: &str) {
+        assert!(self.rest().await, "Waited {} s in vain for {what}", self.limit.as_secs_f32());
     }
 }
 
@@ -41,14 +47,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_condition_ends_the_wait_and_a_deadline_does_too() {
-        let mut looks = 0;
-        let seen = until("the third look", Duration::from_secs(5), async || {
-            looks += 1;
-            (looks == 3).then_some(looks)
-        })
-        .await;
-        assert_eq!(seen, 3);
-        assert_eq!(until_or_none(Duration::from_millis(30), async || None::<u8>).await, None);
+    async fn a_deadline_that_has_passed_gives_no_rest() {
+        assert!(Deadline::new(Duration::from_secs(5)).rest().await);
+        assert!(!Deadline::new(Duration::ZERO).rest().await);
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "in vain for the moon")]
+    async fn what_was_waited_for_in_vain_is_named() {
+        Deadline::new(Duration::ZERO).rest_for("the moon").await;
     }
 }
