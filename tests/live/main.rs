@@ -1,0 +1,6 @@
+//! Live tests: real Mosquitto with TLS, real PostgreSQL, real HTTP, the real programs.
+//!
+//! Each test builds its own world and takes it down. None is skipped: what a machine lacks is installed or named (`world::needs`).
+
+mod broker;
+mod postgres;
