@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use counterfoil_proto::id::{Chain, Epoch, Lane, LaneKey, Seq, SeqRange, Source};
+use counterfoil_proto::id::{Chain, Epoch, Lane, LaneKey, Seq, Source};
 use counterfoil_proto::time::WallTime;
 
 pub mod disk;

@@ -112,7 +112,8 @@ impl Uplink {
             self.status.last_error = Some(text.clone());
             self.publish_view(None);
             let draw = self.env.random_bytes().map_or(0, u64::from_le_bytes);
-            let wait_ms = backoff::wait_ms(self.silent_sessions, draw);
+            let wait_ms_max = u64::try_from(self.config.mqtt.backoff_max.as_millis()).unwrap_or(u64::MAX);
+            let wait_ms = backoff::wait_ms(self.silent_sessions, wait_ms_max, draw);
             info!(reason = %text, wait_ms, "uplink down");
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
