@@ -303,3 +303,6 @@ mod when;
 pub use accept::{identity_of_document, identity_of_transaction, prepare};
 pub use facts::{FactsError, facts};
 pub use schema::json_schema;
+
+#[cfg(test)]
+mod tests;

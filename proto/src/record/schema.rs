@@ -130,7 +130,13 @@ pub fn json_schema(kind: Kind) -> Option<Value> {
     let mut schema = object_schema(table);
     schema.insert("$schema".into(), "https://json-schema.org/draft/2020-12/schema".into());
     if kind == Kind::TRANSACTION {
-        schema.insert("anyOf".into(), json!([{ "required": ["document_id"] }, { "required": ["sequence_number"] }]));
+        schema.insert(
+            "anyOf".into(),
+            json!([
+                { "required": ["document_id"], "properties": { "document_id": { "type": "string" } } },
+                { "required": ["sequence_number"], "properties": { "sequence_number": { "type": "integer" } } },
+            ]),
+        );
     }
     Some(Value::Object(schema))
 }
@@ -160,7 +166,7 @@ fn object_schema(table: &Table) -> Map<String, Value> {
         if let Need::RequiredIf { field: sibling, values } = field.need {
             conditions.push(json!({
                 "if": { "properties": { sibling: { "enum": values } }, "required": [sibling] },
-                "then": { "required": [field.name] },
+                "then": { "required": [field.name], "properties": { (field.name): { "type": type_schema(field.holds).get("type") } } },
             }));
         }
         schema.insert("description".into(), field.doc.into());
