@@ -68,6 +68,33 @@ pub(crate) enum Type {
     Opaque,
 }
 
+impl Type {
+    /// Whether text in it names nothing and has no form of its own, so that a card number in it is masked, not refused.
+    pub(crate) const fn is_free(self) -> bool {
+        match self {
+            Self::Identifier
+            | Self::Reference
+            | Self::Choice(_)
+            | Self::Decimal
+            | Self::Amount
+            | Self::Integer
+            | Self::Boolean
+            | Self::Date
+            | Self::DateTime
+            | Self::Currency => false,
+            Self::Text
+            | Self::Texts(_)
+            | Self::OpenChoice(_)
+            | Self::Gtin
+            | Self::TraceParent
+            | Self::Object(_)
+            | Self::List(_, _)
+            | Self::Attributes
+            | Self::Opaque => true,
+        }
+    }
+}
+
 /// Whether a field must be there. A null stands for an absent field.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Need {

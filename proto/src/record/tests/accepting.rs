@@ -200,7 +200,7 @@ fn no_place_lets_a_card_number_through() {
         assert!(codes(&prepared).contains(&"PAN_MASKED".to_string()), "{document}");
         let stored = String::from_utf8(prepared.document.clone()).unwrap();
         assert!(!stored.contains(card), "{stored}");
-        assert!(!alloc::format!("{:?}", prepared).contains(card), "{prepared:?}");
+        assert!(!format!("{prepared:?}").contains(card), "{prepared:?}");
         assert!(facts(prepared.kind, &prepared.envelope, &prepared.document).is_ok());
     }
     let escaped = sale().to_string().replacen('{', "{\"note\":\"\\u0034111111111111111\",", 1);

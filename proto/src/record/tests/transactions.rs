@@ -1,7 +1,5 @@
 //! What a transaction does, and each rule that it is judged by: what raises it, and the honest neighbour that does not.
 
-use alloc::format;
-
 use rust_decimal::Decimal;
 
 use super::*;
@@ -282,5 +280,5 @@ fn the_largest_amounts_overflow_nothing() {
     let tax = json!([{ "amount": "999999999999.9999" }]);
     let lines = alloc::vec![with(one, "/taxes", tax); 2_000];
     document = with(document, "/line_items", lines.into());
-    assert!(flags(&document).contains(&"TOTALS_MISMATCH".to_string()), "{}", format!("{:?}", flags(&document)));
+    assert!(flags(&document).contains(&"TOTALS_MISMATCH".to_string()), "{:?}", flags(&document));
 }
