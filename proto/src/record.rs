@@ -322,3 +322,11 @@ mod when;
 pub use accept::{identity_of_document, identity_of_transaction, prepare};
 pub use facts::{FactsError, facts};
 pub use schema::json_schema;
+
+#[cfg(test)]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    clippy::arithmetic_side_effects,
+    reason = "what a test does not expect makes it fail, and so does an overflow"
+)]
+mod tests;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, Incoming, MqttOptions, QoS, TlsConfiguration, Transport};
+use rumqttc::{
+    AsyncClient, ConnectionError, Event, EventLoop, Incoming, MqttOptions, QoS, TlsConfiguration, Transport,
+};
 use world::broker::{Broker, acl_of_agent, acl_of_hub};
 use world::pki::{Identity, Pki};
 
@@ -20,7 +22,8 @@ impl Peer {
         let id = identity.map_or("anybody", |identity| identity.common_name.as_str());
         let mut options = MqttOptions::new(id, "127.0.0.1", broker.port());
         if let Some(identity) = identity {
-            let [ca, certificate, key] = [&identity.ca_file, &identity.cert_file, &identity.key_file].map(|file| std::fs::read(file).unwrap());
+            let [ca, certificate, key] =
+                [&identity.ca_file, &identity.cert_file, &identity.key_file].map(|file| std::fs::read(file).unwrap());
             let tls = TlsConfiguration::Simple { ca, alpn: None, client_auth: Some((certificate, key)) };
             options.set_transport(Transport::tls_with_config(tls));
         }
@@ -34,10 +37,11 @@ impl Peer {
     async fn until<T>(&mut self, look: impl Fn(&Incoming) -> Option<T>) -> Result<T, ConnectionError> {
         let poll = async {
             loop {
-                if let Event::Incoming(incoming) = self.events.poll().await? {
-                    if let Some(found) = look(&incoming) {
-                        return Ok(found);
-                    }
+                let event = self.events.poll().await?;
+                if let Event::Incoming(incoming) = event
+                    && let Some(found) = look(&incoming)
+                {
+                    return Ok(found);
                 }
             }
         };
@@ -56,9 +60,9 @@ impl Peer {
 
     /// The topic of the next message.
     async fn next(&mut self) -> String {
-        let topic = |incoming: &Incoming| match incoming {
-            Incoming::Publish(publish) => Some(publish.topic.clone()),
-            _ => None,
+        let topic = |incoming: &Incoming| {
+            let Incoming::Publish(publish) = incoming else { return None };
+            Some(publish.topic.clone())
         };
         self.until(topic).await.unwrap()
     }

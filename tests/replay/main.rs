@@ -11,7 +11,7 @@ use world::replay::{Options, Source, run};
 use world::sales::INVENTED;
 use world::till::Mode;
 
-/// Four stores with three tills each, TLS to a real Mosquitto, PostgreSQL, two hub processes; the broker wiped, agents and hubs
+/// Four stores with three tills each, TLS to a real Mosquitto, `PostgreSQL`, two hub processes; the broker wiped, agents and hubs
 /// killed with SIGKILL at seeded moments; at the end the ledger against the golden sums.
 #[derive(Debug, Parser)]
 #[command(name = "replay", after_help = INVENTED)]

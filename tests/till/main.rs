@@ -127,7 +127,11 @@ async fn stores(arguments: &Arguments) -> Result<Vec<(String, Api)>, Failure> {
 
 /// All tills at once; gives what they were told.
 #[expect(clippy::print_stderr, reason = "progress on a terminal")]
-async fn sell(arguments: &Arguments, script: &Script, agents: &[(String, Api)]) -> Result<BTreeMap<String, Stub>, Failure> {
+async fn sell(
+    arguments: &Arguments,
+    script: &Script,
+    agents: &[(String, Api)],
+) -> Result<BTreeMap<String, Stub>, Failure> {
     let record = &arguments.record;
     std::fs::create_dir_all(record).map_err(|source| Failure::File { path: record.clone(), source })?;
     let mode = arguments.batch.map_or(Mode::Single, |documents| Mode::Batch(documents.clamp(1, 1_000)));

@@ -16,8 +16,8 @@ use crate::pki::Identity;
 use crate::process::{Process, free_port, write_file};
 use crate::wait::Deadline;
 
-const READY_LIMIT: Duration = Duration::from_secs(60);
-const STOP_LIMIT: Duration = Duration::from_secs(60);
+const READY_LIMIT: Duration = Duration::from_mins(1);
+const STOP_LIMIT: Duration = Duration::from_mins(1);
 
 /// How a program reaches the broker.
 #[derive(Clone, Debug)]
@@ -33,8 +33,10 @@ impl Mqtt {
     pub(crate) fn toml(&self) -> String {
         let mut text = format!("[mqtt]\nurl = {:?}\n", self.url);
         if let Some(identity) = &self.identity {
-            for (key, file) in [("ca_file", &identity.ca_file), ("cert_file", &identity.cert_file), ("key_file", &identity.key_file)] {
-                writeln!(text, "{key} = {file:?}").expect("writing into a string");
+            for (key, file) in
+                [("ca_file", &identity.ca_file), ("cert_file", &identity.cert_file), ("key_file", &identity.key_file)]
+            {
+                writeln!(text, "{key} = \"{}\"", file.display()).expect("writing into a string");
             }
         }
         text

@@ -31,14 +31,21 @@ fn build() -> PathBuf {
     if directory.ends_with("deps") {
         directory.pop();
     }
-    let (Some(target), Some(profile)) = (directory.parent(), directory.file_name().and_then(|name| name.to_str())) else {
+    let (Some(target), Some(profile)) = (directory.parent(), directory.file_name().and_then(|name| name.to_str()))
+    else {
         panic!("{} is not in a target directory; name the programs' directory in COUNTERFOIL_BIN_DIR", me.display());
     };
     let profile = if profile == "debug" { "dev" } else { profile };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(["build", "--quiet", "--bins", "-p", "counterfoil", "-p", "counterfoil-hub", "-p", "counterfoil-tests"])
-        .args(["--profile", profile, "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"), "--target-dir"])
+        .args([
+            "--profile",
+            profile,
+            "--manifest-path",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+            "--target-dir",
+        ])
         .arg(target)
         .stdin(Stdio::null())
         .output()

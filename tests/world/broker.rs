@@ -57,7 +57,15 @@ impl Broker {
             config.set("keyfile", &server.key_file.display().to_string());
             config.set("acl_file", &acl_file.display().to_string());
         } else {
-            for directive in ["cafile", "certfile", "keyfile", "tls_version", "require_certificate", "use_identity_as_username", "acl_file"] {
+            for directive in [
+                "cafile",
+                "certfile",
+                "keyfile",
+                "tls_version",
+                "require_certificate",
+                "use_identity_as_username",
+                "acl_file",
+            ] {
                 config.remove(directive);
             }
             config.set("allow_anonymous", "true");
@@ -133,7 +141,9 @@ impl Broker {
 /// What an agent may do: its own subtree and nothing else, as `config/mosquitto/counterfoil.acl` says.
 pub fn acl_of_agent(store_id: &str, agent_id: &str) -> String {
     let base = format!("counterfoil/v1/{store_id}/{agent_id}");
-    format!("user {store_id}.{agent_id}\ntopic write {base}/state\ntopic write {base}/up/#\ntopic read {base}/down/#\n\n")
+    format!(
+        "user {store_id}.{agent_id}\ntopic write {base}/state\ntopic write {base}/up/#\ntopic read {base}/down/#\n\n"
+    )
 }
 
 /// What a hub process may do.

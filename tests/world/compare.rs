@@ -85,7 +85,10 @@ impl Report {
     /// Each receipt is in the ledger with its digest, and each document in the ledger has a receipt.
     pub fn receipts(&mut self, told: &BTreeMap<String, Stub>, ledger: &Ledger) {
         let missing = told.values().filter_map(|stub| match ledger.stubs.get(&stub.key) {
-            None => Some(format!("{} is not in the ledger; the till was told {} {} {}", stub.key, stub.epoch, stub.lane, stub.seq)),
+            None => Some(format!(
+                "{} is not in the ledger; the till was told {} {} {}",
+                stub.key, stub.epoch, stub.lane, stub.seq
+            )),
             Some(found) if found == stub => None,
             Some(found) => Some(format!("{}: told {stub:?}, found {found:?}", stub.key)),
         });
@@ -110,7 +113,12 @@ impl Report {
     }
 
     /// `/v1/stock` of an agent's items: the fold of all movements, and on hand where a count gave a baseline.
-    pub async fn stock(&mut self, agents: &[(String, Api)], script: &Script, opening: &dyn Fn(&str, &str) -> Option<Decimal>) -> Result<(), ApiError> {
+    pub async fn stock(
+        &mut self,
+        agents: &[(String, Api)],
+        script: &Script,
+        opening: &dyn Fn(&str, &str) -> Option<Decimal>,
+    ) -> Result<(), ApiError> {
         let mut differences = Vec::new();
         let mut looked_at = 0;
         for (store, api) in agents {
@@ -121,9 +129,13 @@ impl Report {
                 let on_hand = answer.quantity.on_hand.as_deref().and_then(decimal);
                 let counted = opening(store, item);
                 let expected_on_hand = counted.map(|counted| counted + expected);
-                let agrees = on_hand == expected_on_hand && (counted.is_some() || decimal(&answer.quantity.delta) == Some(*expected));
+                let agrees = on_hand == expected_on_hand
+                    && (counted.is_some() || decimal(&answer.quantity.delta) == Some(*expected));
                 if !agrees {
-                    differences.push(format!("{store} {item}: expected {expected_on_hand:?} (delta {expected}), found {:?}", answer.quantity));
+                    differences.push(format!(
+                        "{store} {item}: expected {expected_on_hand:?} (delta {expected}), found {:?}",
+                        answer.quantity
+                    ));
                 }
             }
         }
@@ -136,7 +148,8 @@ impl Report {
         let keys: BTreeSet<_> = script.stock.keys().chain(ledger.stock.keys()).collect();
         let looked_at = keys.len();
         let differ = keys.into_iter().filter_map(|key| {
-            let [expected, found] = [&script.stock, &ledger.stock].map(|stock| stock.get(key).copied().unwrap_or_default());
+            let [expected, found] =
+                [&script.stock, &ledger.stock].map(|stock| stock.get(key).copied().unwrap_or_default());
             (expected != found).then(|| format!("{} {}: expected {expected}, found {found}", key.0, key.1))
         });
         let differ = differ.collect();
@@ -188,12 +201,19 @@ impl Totals {
 /// Expected and found, by country; the days in one line, since there are hundreds.
 fn tables(golden: &Golden, found: &Golden) -> String {
     let mut text = String::new();
-    line(&mut text, &format!("{:<22} {:>9} {:>12} {:>17}   {:>9} {:>12} {:>17}", "", "rows", "quantity", "amount", "rows", "quantity", "amount"));
+    line(
+        &mut text,
+        &format!(
+            "{:<22} {:>9} {:>12} {:>17}   {:>9} {:>12} {:>17}",
+            "", "rows", "quantity", "amount", "rows", "quantity", "amount"
+        ),
+    );
     line(&mut text, &format!("{:<22} {:>40}   {:>40}", "country", "expected", "ledger"));
     let empty = Sums::default();
     let countries: BTreeSet<_> = golden.by_country.keys().chain(found.by_country.keys()).collect();
     let row = |name: &str, expected: &Sums, found: &Sums| {
-        let columns = |sums: &Sums| format!("{:>9} {:>12} {:>17}", sums.rows, sums.quantity.normalize(), sums.amount.normalize());
+        let columns =
+            |sums: &Sums| format!("{:>9} {:>12} {:>17}", sums.rows, sums.quantity.normalize(), sums.amount.normalize());
         let mark = if expected == found { "" } else { "  <-- differs" };
         format!("{name:<22} {}   {}{mark}", columns(expected), columns(found))
     };
@@ -204,8 +224,15 @@ fn tables(golden: &Golden, found: &Golden) -> String {
     line(&mut text, &row("all", &golden.all, &found.all));
     let equal = golden.by_day.iter().filter(|(day, sums)| found.by_day.get(*day) == Some(sums)).count();
     let of = golden.by_day.len();
-    let [first, last] = [golden.by_day.first_key_value(), golden.by_day.last_key_value()].map(|day| day.map_or("-", |(day, _)| day));
-    line(&mut text, &format!("days {first} to {last}: {equal} of {of} equal in rows and amount, {} in the ledger", found.by_day.len()));
+    let [first, last] =
+        [golden.by_day.first_key_value(), golden.by_day.last_key_value()].map(|day| day.map_or("-", |(day, _)| day));
+    line(
+        &mut text,
+        &format!(
+            "days {first} to {last}: {equal} of {of} equal in rows and amount, {} in the ledger",
+            found.by_day.len()
+        ),
+    );
     text
 }
 
@@ -231,7 +258,13 @@ mod tests {
     #[test]
     fn a_lost_receipt_and_a_strange_one_are_named() {
         let [epoch, lane, digest] = ["e", "trade", "d"].map(str::to_owned);
-        let stub = |key: &str, seq| Stub { key: key.to_owned(), epoch: epoch.clone(), lane: lane.clone(), seq, digest: digest.clone() };
+        let stub = |key: &str, seq| Stub {
+            key: key.to_owned(),
+            epoch: epoch.clone(),
+            lane: lane.clone(),
+            seq,
+            digest: digest.clone(),
+        };
         let told: BTreeMap<_, _> = [stub("a", 1), stub("b", 2)].map(|stub| (stub.key.clone(), stub)).into();
         let mut ledger = Ledger::default();
         ledger.stubs.extend(told.clone());

@@ -94,11 +94,14 @@ impl Golden {
     pub fn read(path: &Path) -> Self {
         let text = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let file: File = serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let amount = |text: &str| Decimal::from_str_exact(text).unwrap_or_else(|error| panic!("{}: {text}: {error}", path.display()));
+        let amount = |text: &str| {
+            Decimal::from_str_exact(text).unwrap_or_else(|error| panic!("{}: {text}: {error}", path.display()))
+        };
         let by_country = file.by_country.into_iter().map(|(country, sums)| {
             (country, Sums { rows: sums.rows, quantity: sums.quantity.into(), amount: amount(&sums.amount) })
         });
-        let by_day = file.by_day.into_iter().map(|(day, sums)| (day, DaySums { rows: sums.rows, amount: amount(&sums.amount) }));
+        let by_day =
+            file.by_day.into_iter().map(|(day, sums)| (day, DaySums { rows: sums.rows, amount: amount(&sums.amount) }));
         Self {
             all: Sums { rows: file.rows, quantity: file.sum_quantity.into(), amount: amount(&file.sum_amount_gbp) },
             invoices: file.invoices,
@@ -115,8 +118,11 @@ impl Golden {
                 differences.push(format!("{what}: expected {expected}, found {found}"));
             }
         };
-        let sums = |sums: Option<&Sums>| sums.map_or("nothing".to_owned(), |sums| show(sums.rows, Some(sums.quantity), sums.amount));
-        let of_day = |sums: Option<&DaySums>| sums.map_or("nothing".to_owned(), |sums| show(sums.rows, None, sums.amount));
+        let sums = |sums: Option<&Sums>| {
+            sums.map_or("nothing".to_owned(), |sums| show(sums.rows, Some(sums.quantity), sums.amount))
+        };
+        let of_day =
+            |sums: Option<&DaySums>| sums.map_or("nothing".to_owned(), |sums| show(sums.rows, None, sums.amount));
         differ("Everything".to_owned(), sums(Some(&self.all)), sums(Some(&found.all)));
         differ("Invoices".to_owned(), self.invoices.to_string(), found.invoices.to_string());
         let countries: BTreeSet<_> = self.by_country.keys().chain(found.by_country.keys()).collect();

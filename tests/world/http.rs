@@ -116,7 +116,11 @@ impl Api {
     /// `GET` of a JSON answer; anything but a success is an error.
     pub async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
         let answer = self.success(path).await?;
-        serde_json::from_slice(&answer.body).map_err(|source| ApiError::Shape { url: self.url(path), source, body: answer.text() })
+        serde_json::from_slice(&answer.body).map_err(|source| ApiError::Shape {
+            url: self.url(path),
+            source,
+            body: answer.text(),
+        })
     }
 
     /// `GET` of any answer; anything but a success is an error.

@@ -1,7 +1,7 @@
 //! A hub process as a child: its configuration, its life and violent ends.
 //!
 //! Invariant: what a hub process must not lose lies in the ledger alone; its directory holds configuration and log only (and the
-//! database, where that is SQLite).
+//! database, where that is `SQLite`).
 
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -14,8 +14,8 @@ use crate::http::Api;
 use crate::process::{Process, free_port, write_file};
 use crate::wait::Deadline;
 
-const READY_LIMIT: Duration = Duration::from_secs(60);
-const STOP_LIMIT: Duration = Duration::from_secs(60);
+const READY_LIMIT: Duration = Duration::from_mins(1);
+const STOP_LIMIT: Duration = Duration::from_mins(1);
 
 /// A hub process; it may be down.
 #[derive(Debug)]

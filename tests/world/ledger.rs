@@ -67,7 +67,8 @@ impl Ledger {
     pub async fn read_on(&mut self, api: &Api) -> Result<usize, ApiError> {
         let mut count = 0;
         loop {
-            let after = self.cursor.as_ref().map_or(String::new(), |cursor| format!("&after={}", crate::http::segment(cursor)));
+            let after =
+                self.cursor.as_ref().map_or(String::new(), |cursor| format!("&after={}", crate::http::segment(cursor)));
             let path = format!("/v1/records?limit={PAGE}{after}");
             let answer = api.success(&path).await?;
             let mut lines = 0;
@@ -118,10 +119,14 @@ impl Ledger {
         if text(document, "document_id") == OPENING_COUNT {
             return;
         }
-        let attribute = |field: &str| document.get("attributes").map(|attributes| text(attributes, field)).unwrap_or_default();
-        let [country, invoice, day] = [attribute("country"), attribute("invoice_no"), text(document, "business_day_date")];
+        let attribute =
+            |field: &str| document.get("attributes").map(|attributes| text(attributes, field)).unwrap_or_default();
+        let [country, invoice, day] =
+            [attribute("country"), attribute("invoice_no"), text(document, "business_day_date")];
         for line in document.get("line_items").and_then(Value::as_array).into_iter().flatten() {
-            let decimal = |field: &str| line.get(field).and_then(Value::as_str).and_then(|text| Decimal::from_str_exact(text).ok());
+            let decimal = |field: &str| {
+                line.get(field).and_then(Value::as_str).and_then(|text| Decimal::from_str_exact(text).ok())
+            };
             let Some(quantity) = decimal("quantity") else {
                 self.fault(format!("Position {}: a line without a quantity", record.position));
                 continue;
@@ -141,7 +146,10 @@ impl Ledger {
         let LedgerRecord { epoch, lane, digest, .. } = record.clone();
         let stub = Stub { key: key.clone(), epoch, lane, seq: record.seq, digest };
         if let Some(earlier) = self.stubs.insert(key, stub) {
-            self.fault(format!("{} stands twice: {} {} {}, and at position {}", earlier.key, earlier.epoch, earlier.lane, earlier.seq, record.position));
+            self.fault(format!(
+                "{} stands twice: {} {} {}, and at position {}",
+                earlier.key, earlier.epoch, earlier.lane, earlier.seq, record.position
+            ));
         }
     }
 
@@ -175,7 +183,17 @@ mod tests {
 
     fn record(position: u64, lane: &str, seq: u64, kind: &str, document: Value) -> LedgerRecord {
         let [store_id, agent_id, epoch, digest] = ["s", "box1", "e", "d"].map(str::to_owned);
-        LedgerRecord { position, store_id, agent_id, epoch, lane: lane.to_owned(), seq, digest, kind: kind.to_owned(), document }
+        LedgerRecord {
+            position,
+            store_id,
+            agent_id,
+            epoch,
+            lane: lane.to_owned(),
+            seq,
+            digest,
+            kind: kind.to_owned(),
+            document,
+        }
     }
 
     fn sale(number: u64) -> Value {
@@ -209,11 +227,16 @@ mod tests {
     fn holes_repetitions_and_disorder_are_faults() {
         let faults = |records: &[LedgerRecord]| {
             let mut ledger = Ledger::default();
-            records.iter().for_each(|record| ledger.take(record));
+            for record in records {
+                ledger.take(record);
+            }
             ledger.faults
         };
         let first = record(1, "trade", 1, "transaction", sale(1));
-        assert_eq!(faults(&[first.clone(), record(2, "trade", 3, "transaction", sale(2))]), ["s.box1 e trade: 3 follows 1"]);
+        assert_eq!(
+            faults(&[first.clone(), record(2, "trade", 3, "transaction", sale(2))]),
+            ["s.box1 e trade: 3 follows 1"]
+        );
         assert_eq!(faults(&[first.clone(), record(3, "trade", 2, "transaction", sale(2))]), ["Position 3 follows 1"]);
         let twice = faults(&[first, record(2, "trade", 2, "transaction", sale(1))]);
         assert_eq!(twice, ["s/t/1/2011-01-01/1 stands twice: e trade 1, and at position 2"]);

@@ -52,7 +52,8 @@ impl Need {
     fn install(self) {
         let may = rustix::process::geteuid().is_root() && Path::new("/usr/bin/apt-get").exists();
         assert!(may, "The tests need {}. Install it with: sudo {}", self.program, self.command());
-        let lock = File::create(std::env::temp_dir().join("counterfoil-tests.apt.lock")).expect("a lock file in the temporary directory");
+        let lock = File::create(std::env::temp_dir().join("counterfoil-tests.apt.lock"))
+            .expect("a lock file in the temporary directory");
         flock(&lock, FlockOperation::LockExclusive).expect("locking a file of our own");
         if self.find().is_some() {
             return;
@@ -111,7 +112,8 @@ mod tests {
     fn a_program_that_is_there_is_found_and_one_that_is_not_is_named_with_its_command() {
         let shell = Need { program: "sh", package: "dash", places: &["/bin"] };
         assert!(shell.path().ends_with("sh"));
-        let missing = Need { program: "counterfoil-no-such-program", package: "some-package", places: &["/nowhere/*/bin"] };
+        let missing =
+            Need { program: "counterfoil-no-such-program", package: "some-package", places: &["/nowhere/*/bin"] };
         assert_eq!(missing.find(), None);
         assert_eq!(missing.command(), "apt-get install --no-install-recommends --yes some-package");
     }

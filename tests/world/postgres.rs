@@ -1,4 +1,4 @@
-//! A private PostgreSQL cluster: a data directory of its own, as an unprivileged user, syncing like a real one.
+//! A private `PostgreSQL` cluster: a data directory of its own, as an unprivileged user, syncing like a real one.
 //!
 //! Invariant: a server that may already run on the machine is never touched. `fsync` stays on: what a hub has been told is
 //! committed survives [`Postgres::crash`].
@@ -15,7 +15,7 @@ use crate::needs;
 use crate::process::{Process, free_port, tail};
 
 const USER: &str = "counterfoil";
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_mins(1);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// A cluster; it may be down.
@@ -31,7 +31,8 @@ impl Postgres {
     pub async fn new() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         if let Some((user, group)) = unprivileged() {
-            std::os::unix::fs::chown(directory.path(), Some(user), Some(group)).expect("giving a directory of our own away");
+            std::os::unix::fs::chown(directory.path(), Some(user), Some(group))
+                .expect("giving a directory of our own away");
         }
         let mut initdb = as_unprivileged(&needs::INITDB.path());
         initdb.args(["--no-sync", "--no-locale", "--encoding=UTF8", "--auth=trust", "--username", USER, "--pgdata"]);
@@ -71,7 +72,9 @@ impl Postgres {
         command.arg("-D").arg(directory.join("data"));
         let sockets = format!("unix_socket_directories={}", directory.display());
         let port = format!("port={}", self.port);
-        for setting in ["listen_addresses=127.0.0.1", "fsync=on", "max_connections=100", "shared_buffers=64MB", &sockets, &port] {
+        for setting in
+            ["listen_addresses=127.0.0.1", "fsync=on", "max_connections=100", "shared_buffers=64MB", &sockets, &port]
+        {
             command.args(["-c", setting]);
         }
         let log = directory.join("log");
@@ -144,7 +147,7 @@ fn copy(from: &Path, to: &Path) {
     assert!(status.success(), "copying {} failed", from.display());
 }
 
-/// PostgreSQL refuses to run as root: the user to run it as, if we are root.
+/// `PostgreSQL` refuses to run as root: the user to run it as, if we are root.
 fn unprivileged() -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;

@@ -24,8 +24,13 @@ pub struct Process {
 impl Process {
     /// Starts `command` with its output appended to `log`.
     pub fn start(name: &str, mut command: Command, log: &Path) -> Self {
-        let file = OpenOptions::new().create(true).append(true).open(log).unwrap_or_else(|error| panic!("{}: {error}", log.display()));
-        let log_from = usize::try_from(file.metadata().expect("metadata of an open file").len()).expect("a log fits memory");
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .unwrap_or_else(|error| panic!("{}: {error}", log.display()));
+        let log_from =
+            usize::try_from(file.metadata().expect("metadata of an open file").len()).expect("a log fits memory");
         let second = file.try_clone().expect("a second handle of an open file");
         command.stdin(Stdio::null()).stdout(Stdio::from(file)).stderr(Stdio::from(second));
         let child = command.spawn().unwrap_or_else(|error| panic!("{name} does not start ({command:?}): {error}"));
@@ -120,7 +125,8 @@ impl Process {
 
     fn memory(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap_or_default();
-        let kibibytes = status.lines().find_map(|line| line.strip_prefix(field)?.split_whitespace().next()?.parse::<u64>().ok());
+        let kibibytes =
+            status.lines().find_map(|line| line.strip_prefix(field)?.split_whitespace().next()?.parse::<u64>().ok());
         kibibytes.unwrap_or(0) * 1024
     }
 }

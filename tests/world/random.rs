@@ -1,6 +1,6 @@
 //! Random numbers from a seed: the same on every machine and in every version, so that a failing run can be had again.
 //!
-//! Not for secrets. SplitMix64 (Steele, Lea, Flood 2014).
+//! Not for secrets. `SplitMix64` (Steele, Lea, Flood 2014).
 
 /// A seeded source of numbers.
 #[derive(Clone, Debug)]

@@ -30,9 +30,9 @@ use crate::till::{Mode, Progress, Till, TillError};
 use crate::wait::{self, Deadline};
 
 /// How long the ledger may stand still at the end before the run is called a failure.
-const STILL_MAX: Duration = Duration::from_secs(120);
+const STILL_MAX: Duration = Duration::from_mins(2);
 /// Longer than any run.
-const EVER: Duration = Duration::from_secs(24 * 3600);
+const EVER: Duration = Duration::from_hours(24);
 
 /// Where the sales come from.
 #[derive(Clone, Debug)]
@@ -191,7 +191,10 @@ impl World {
         let hub_name = |number: usize| format!("hub{number}");
         let hub_names: Vec<String> = (1..=options.hubs).map(hub_name).collect();
         let broker = if options.tls {
-            let acl = hub_names.iter().map(|name| acl_of_hub(name)).chain(sales.stores.iter().map(|store| acl_of_agent(store, "box1")));
+            let acl = hub_names
+                .iter()
+                .map(|name| acl_of_hub(name))
+                .chain(sales.stores.iter().map(|store| acl_of_agent(store, "box1")));
             Broker::tls(&pki, &acl.collect::<String>()).await
         } else {
             Broker::plain().await
@@ -250,7 +253,13 @@ fn documents_of(script: &Script, store: &str) -> u64 {
 
 type Tills = JoinSet<Result<ReceiptBook, TillError>>;
 
-fn spawn_tills(options: &Options, sales: &Sales, apis: &[(String, Api)], progress: &[Arc<Progress>], directory: &Path) -> Result<Tills, ReplayError> {
+fn spawn_tills(
+    options: &Options,
+    sales: &Sales,
+    apis: &[(String, Api)],
+    progress: &[Arc<Progress>],
+    directory: &Path,
+) -> Result<Tills, ReplayError> {
     let mut tills = JoinSet::new();
     for script in sales.script.tills.clone() {
         let (api, progress) = apis
@@ -306,7 +315,13 @@ async fn torment_agent(mut agent: Agent, progress: Arc<Progress>, documents: u64
     Part::Agent(agent)
 }
 
-async fn torment_hub(mut hub: Hub, index: usize, progress: Vec<Arc<Progress>>, documents: u64, options: Options) -> Part {
+async fn torment_hub(
+    mut hub: Hub,
+    index: usize,
+    progress: Vec<Arc<Progress>>,
+    documents: u64,
+    options: Options,
+) -> Part {
     let mut random = Random::named(options.seed, &format!("hub {index}"));
     for point in random.ascending(options.hub_kills, documents) {
         until_told(&progress, point).await;
@@ -347,7 +362,11 @@ async fn follow(apis: Vec<Api>, progress: Vec<Arc<Progress>>, documents: u64) ->
         }
         if spoken.elapsed() > Duration::from_secs(5) {
             spoken = Instant::now();
-            say(&format!("{told} of {documents} receipts, ledger at {}, {} epochs", ledger.position(), ledger.epochs()));
+            say(&format!(
+                "{told} of {documents} receipts, ledger at {}, {} epochs",
+                ledger.position(),
+                ledger.epochs()
+            ));
         }
         wait::rest(Duration::from_millis(100)).await;
     }

@@ -131,7 +131,10 @@ mod tests {
     fn numbers_are_exact_and_text_is_kept() {
         let rows = read_text("C1,PADS,\"PADS, \"\"ALL\"\"\",-3,2011-01-02 03:04:05,0.001,,EIRE\n").unwrap();
         let [row] = rows.as_slice() else { panic!("one row") };
-        assert_eq!((row.description.as_str(), row.day(), row.customer_id.as_str()), ("PADS, \"ALL\"", "2011-01-02", ""));
+        assert_eq!(
+            (row.description.as_str(), row.day(), row.customer_id.as_str()),
+            ("PADS, \"ALL\"", "2011-01-02", "")
+        );
         assert_eq!(row.amount().to_string(), "-0.003");
     }
 

@@ -133,8 +133,26 @@ fn is_movement(row: &Row) -> bool {
 /// The type of a movement, from the note that stands in the description.
 fn movement_type(note: &str) -> &'static str {
     const LOSS: &[&str] = &[
-        "damag", "dagam", "throw", "smash", "broke", "break", "crush", "crack", "wet", "water", "rust", "mould", "missing", "lost", "mia",
-        "destroy", "unsale", "fault", "smudge", "can't find",
+        "damag",
+        "dagam",
+        "throw",
+        "smash",
+        "broke",
+        "break",
+        "crush",
+        "crack",
+        "wet",
+        "water",
+        "rust",
+        "mould",
+        "missing",
+        "lost",
+        "mia",
+        "destroy",
+        "unsale",
+        "fault",
+        "smudge",
+        "can't find",
     ];
     let note = note.to_lowercase();
     if LOSS.iter().any(|word| note.contains(word)) { "loss" } else { "adjustment" }
@@ -204,7 +222,8 @@ impl<'a> Writer<'a> {
     fn transaction(&mut self, store: &str, till: &str, day: &str, number: &str, rows: &[&Row]) -> Value {
         let gross: Decimal = rows.iter().map(|row| extended(row)).sum();
         let tenders = tenders(hash(number) / 4096, gross);
-        let of_day = self.script.days.entry((store.to_owned(), day.to_owned())).or_default().entry(till.to_owned()).or_default();
+        let of_day =
+            self.script.days.entry((store.to_owned(), day.to_owned())).or_default().entry(till.to_owned()).or_default();
         of_day.transactions += 1;
         of_day.gross += gross;
         for (tender, amount) in &tenders {
@@ -215,7 +234,8 @@ impl<'a> Writer<'a> {
         for (index, row) in rows.iter().enumerate() {
             let kind = line_kind(row);
             if matches!(kind, "sale" | "return") {
-                *self.script.stock.entry((store.to_owned(), row.stock_code.clone())).or_default() -= Decimal::from(row.quantity);
+                *self.script.stock.entry((store.to_owned(), row.stock_code.clone())).or_default() -=
+                    Decimal::from(row.quantity);
             }
             line_items.push(line(index, kind, row));
         }
@@ -244,7 +264,8 @@ impl<'a> Writer<'a> {
     fn movement(&mut self, store: &str, till: &str, day: &str, number: &str, rows: &[&Row]) -> Value {
         let mut line_items = Vec::with_capacity(rows.len());
         for (index, row) in rows.iter().enumerate() {
-            *self.script.stock.entry((store.to_owned(), row.stock_code.clone())).or_default() += Decimal::from(row.quantity);
+            *self.script.stock.entry((store.to_owned(), row.stock_code.clone())).or_default() +=
+                Decimal::from(row.quantity);
             let quantity = row.quantity.to_string();
             line_items.push(json!({"line": index + 1, "item_id": row.stock_code, "quantity": quantity, "unit": "EA"}));
         }
@@ -258,7 +279,9 @@ impl<'a> Writer<'a> {
             "line_items": line_items,
         });
         carry(&mut document, number, rows);
-        if let Some(attributes) = document.get_mut("attributes").and_then(Value::as_object_mut).filter(|_| !note.is_empty()) {
+        if let Some(attributes) =
+            document.get_mut("attributes").and_then(Value::as_object_mut).filter(|_| !note.is_empty())
+        {
             attributes.insert("note".to_owned(), json!(note));
         }
         document
@@ -269,7 +292,8 @@ impl<'a> Writer<'a> {
             let mut documents = Vec::new();
             for (day, of_day) in days {
                 documents.extend(of_day);
-                let total = self.script.days.get(&(store_id.clone(), day.clone())).and_then(|tills| tills.get(&workstation_id));
+                let total =
+                    self.script.days.get(&(store_id.clone(), day.clone())).and_then(|tills| tills.get(&workstation_id));
                 documents.extend(total.map(|total| day_close(&store_id, &workstation_id, &day, total)));
             }
             self.script.tills.push(TillScript { store_id, workstation_id, documents });
@@ -295,7 +319,8 @@ fn line(index: usize, kind: &str, row: &Row) -> Value {
 }
 
 fn day_close(store: &str, till: &str, day: &str, total: &TillDay) -> Document {
-    let tenders: Vec<Value> = total.tenders.iter().map(|(tender, amount)| json!({"type": tender, "amount": money(*amount)})).collect();
+    let tenders: Vec<Value> =
+        total.tenders.iter().map(|(tender, amount)| json!({"type": tender, "amount": money(*amount)})).collect();
     let document = json!({
         "document_id": format!("close-{till}-{day}"),
         "workstation_id": till,
@@ -401,7 +426,9 @@ mod tests {
         let keys: std::collections::BTreeSet<_> = documents.iter().map(|document| &document.key).collect();
         assert_eq!(keys.len(), documents.len());
         assert!(documents.iter().any(|document| document.call == Call::StockMovements));
-        assert!(script.tills.iter().all(|till| till.documents.last().is_some_and(|last| last.call != Call::Transactions)));
+        assert!(
+            script.tills.iter().all(|till| till.documents.last().is_some_and(|last| last.call != Call::Transactions))
+        );
     }
 
     #[test]

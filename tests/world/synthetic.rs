@@ -13,7 +13,8 @@ use crate::random::Random;
 use crate::retail_csv::Row;
 
 const COUNTRIES: &[&str] = &["United Kingdom", "United Kingdom", "United Kingdom", "France", "EIRE", "Channel Islands"];
-const FEES: &[(&str, &str)] = &[("POST", "POSTAGE"), ("DOT", "DOTCOM POSTAGE"), ("BANK CHARGES", "Bank Charges"), ("M", "Manual")];
+const FEES: &[(&str, &str)] =
+    &[("POST", "POSTAGE"), ("DOT", "DOTCOM POSTAGE"), ("BANK CHARGES", "Bank Charges"), ("M", "Manual")];
 const WRITE_OFFS: &[&str] = &["", "check", "damages", "thrown away", "?", "sold as set on dotcom"];
 const ITEMS: u64 = 400;
 const INVOICES_A_DAY: u64 = 40;
@@ -29,7 +30,11 @@ pub struct Synthetic {
 
 /// Draws at least `rows` rows.
 pub fn draw(rows: usize, seed: u64) -> Synthetic {
-    let mut drawer = Drawer { random: Random::named(seed, "synthetic"), rows: Vec::with_capacity(rows), sums: Thousandths::default() };
+    let mut drawer = Drawer {
+        random: Random::named(seed, "synthetic"),
+        rows: Vec::with_capacity(rows),
+        sums: Thousandths::default(),
+    };
     let mut number = 0;
     while drawer.rows.len() < rows {
         drawer.invoice(number);
@@ -60,7 +65,8 @@ impl Drawer {
             1..=14 => "C",
             _ => "",
         };
-        let customer = if self.random.one_in(4) { String::new() } else { format!("{}.0", 12_000 + self.random.below(500)) };
+        let customer =
+            if self.random.one_in(4) { String::new() } else { format!("{}.0", 12_000 + self.random.below(500)) };
         let head = Head {
             number: format!("{prefix}{}", 600_000 + number),
             day: day(number / INVOICES_A_DAY),
@@ -179,7 +185,11 @@ impl Thousandths {
         Golden {
             all: sums(self.all),
             invoices: self.invoices.len() as u64,
-            by_country: self.by_country.into_iter().map(|(country, values)| (country.to_owned(), sums(values))).collect(),
+            by_country: self
+                .by_country
+                .into_iter()
+                .map(|(country, values)| (country.to_owned(), sums(values)))
+                .collect(),
             by_day: self.by_day.into_iter().map(|(day, values)| (day, of_day(values))).collect(),
         }
     }

@@ -23,7 +23,7 @@ const BACKOFF_MS_MIN: u64 = 20;
 /// The longest pause that a till takes by itself.
 const BACKOFF_MS_MAX: u64 = 1_000;
 /// How long a till asks for one document before it gives up and says so. An agent is back within seconds after a crash.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// Bytes of a batch; the contract allows 4 MiB.
 const BATCH_BYTES_MAX: usize = 3 * 1024 * 1024;
 
@@ -55,7 +55,9 @@ pub struct Progress {
 #[derive(Debug, thiserror::Error)]
 pub enum TillError {
     /// The agent says that the document is wrong; sending it again would not help.
-    #[error("Till {till}: the agent refused {key} with {status}. Correct the document or the agent, then start the till again: {body}")]
+    #[error(
+        "Till {till}: the agent refused {key} with {status}. Correct the document or the agent, then start the till again: {body}"
+    )]
     Refused {
         /// Store and workstation.
         till: String,
@@ -126,7 +128,8 @@ impl Till {
 
     /// Sends everything that the book does not hold yet, then gives the book back.
     pub async fn run(mut self, script: &TillScript) -> Result<ReceiptBook, TillError> {
-        let (done, open): (Vec<&Document>, Vec<&Document>) = script.documents.iter().partition(|document| self.book.has(&document.key));
+        let (done, open): (Vec<&Document>, Vec<&Document>) =
+            script.documents.iter().partition(|document| self.book.has(&document.key));
         self.progress.done.fetch_add(done.len() as u64, Ordering::Relaxed);
         self.progress.told.fetch_add(done.len() as u64, Ordering::Relaxed);
         let mut rest = open.as_slice();
@@ -163,9 +166,14 @@ impl Till {
     async fn send_many(&mut self, first: &Document, batch: &[&Document]) -> Result<Vec<Receipt>, TillError> {
         let body: String = batch.iter().flat_map(|document| [document.body.as_str(), "\n"]).collect();
         let answer = self.send(first, "application/x-ndjson", body.as_bytes()).await?;
-        let many: Many = serde_json::from_slice(&answer.body).map_err(|error| self.shape(first, &error.to_string(), &answer))?;
+        let many: Many =
+            serde_json::from_slice(&answer.body).map_err(|error| self.shape(first, &error.to_string(), &answer))?;
         if many.results.len() != batch.len() {
-            return Err(self.shape(first, &format!("{} results for {} documents", many.results.len(), batch.len()), &answer));
+            return Err(self.shape(
+                first,
+                &format!("{} results for {} documents", many.results.len(), batch.len()),
+                &answer,
+            ));
         }
         let mut receipts = Vec::with_capacity(batch.len());
         for (one, document) in many.results.into_iter().zip(batch) {
@@ -174,7 +182,12 @@ impl Till {
                 Some(_) => return Err(self.shape(document, "results are not in order", &answer)),
                 None => {
                     let body = one.problem.map_or_else(|| answer.text(), |problem| problem.to_string());
-                    return Err(TillError::Refused { till: self.name.clone(), key: document.key.clone(), status: answer.status, body });
+                    return Err(TillError::Refused {
+                        till: self.name.clone(),
+                        key: document.key.clone(),
+                        status: answer.status,
+                        body,
+                    });
                 }
             }
         }
