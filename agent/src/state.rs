@@ -147,11 +147,13 @@ impl State {
         Self { tables: Tables::default(), dirty: Dirty::All, store: None, checkpointed: None }
     }
 
-    /// Forgets what was opened, for a store that does not agree with the journal; then restore a snapshot, and replay.
-    pub fn clear(&mut self) {
+    /// Forgets what was opened, because it does not agree with the journal, and moves the store to `quarantine_dir`; then restore a
+    /// snapshot, and replay. Returns where the store is kept.
+    pub fn reject(&mut self, quarantine_dir: &Path) -> Option<PathBuf> {
         self.tables = Tables::default();
         self.dirty = Dirty::All;
         self.checkpointed = None;
+        self.store.as_mut().and_then(|store| store.quarantine(quarantine_dir))
     }
 
     /// Folds a synced record in. A record that is folded already changes nothing.

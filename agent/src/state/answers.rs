@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use counterfoil_proto::id::{Epoch, LaneKey, Seq};
+use counterfoil_proto::money::{Currency, amount_text};
 use counterfoil_proto::record::flag::Class;
 use counterfoil_proto::time::WallTime;
 use rust_decimal::Decimal;
@@ -211,8 +212,7 @@ fn exception_answer(id: ExceptionId, exception: &Exception, now: WallTime) -> Ex
     }
 }
 
-/// Minor units with the currency's places.
+/// Minor units with the currency's places; as they are where the currency is none that this version knows.
 fn amount(minor_units: i64, currency_code: &str) -> String {
-    let _ = currency_code;
-    Decimal::new(minor_units, 2).to_string()
+    Currency::from_code(currency_code).map_or_else(|_| minor_units.to_string(), |currency| amount_text(minor_units, currency))
 }

@@ -17,7 +17,7 @@
 //! Invariant: what opening returns is, row for row, what one checkpoint wrote. This file does not know what a row means.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -80,7 +80,7 @@ pub enum CheckpointError {
 pub(super) enum LoadError {
     #[error("sled cannot open it: {0}")]
     Open(String),
-    #[error("it holds no mark of a checkpoint although it holds rows")]
+    #[error("it holds no mark of a checkpoint")]
     Unmarked,
     #[error("its rows are of version {0}, this software reads up to {ROWS_VERSION}")]
     Version(u16),
@@ -199,16 +199,24 @@ impl Store {
         }
         let loaded = catch_unwind(AssertUnwindSafe(|| load(&path)));
         let error = match loaded {
-            Ok(Ok(Some((tables, mark, database)))) => {
+            Ok(Ok((tables, mark, database))) => {
                 store.database = Some(database);
                 return (store, Found::State(tables, mark));
             }
-            Ok(Ok(None)) => return (store, Found::Nothing),
             Ok(Err(error)) => error,
             Err(panic) => LoadError::Open(panic_text(&*panic)),
         };
         let moved = quarantine(&path, quarantine_dir);
         (store, Found::Damaged(error, moved))
+    }
+
+    /// Moves what is there out of the way; the next checkpoint writes all rows.
+    pub(super) fn quarantine(&mut self, quarantine_dir: &Path) -> Option<PathBuf> {
+        if let Some(database) = self.database.take() {
+            close(database);
+        }
+        let path = self.dir.join(DATABASE);
+        path.exists().then(|| quarantine(&path, quarantine_dir))?
     }
 
     /// Whether the next checkpoint has to write every row.
@@ -350,9 +358,9 @@ fn open_sled(path: &Path) -> sled::Result<sled::Db> {
     sled::Config::new().path(path).cache_capacity(STORE_CACHE_BYTES).flush_every_ms(None).open()
 }
 
-/// `None` where nothing was ever written.
-fn load(path: &Path) -> Result<Option<(Box<Tables>, Mark, Database)>, LoadError> {
-    remove_generating(path).map_err(|error| LoadError::Open(error.to_string()))?;
+/// A directory is only ever swapped in with a mark in it: one without was opened as older or emptier than it is.
+fn load(path: &Path) -> Result<(Box<Tables>, Mark, Database), LoadError> {
+    remove_generating(path).and_then(|()| free_of_lock(path)).map_err(|error| LoadError::Open(error.to_string()))?;
     let open = |error: sled::Error| LoadError::Open(error.to_string());
     let sled = open_sled(path).map_err(open)?;
     let mut fingerprint = Fingerprint::default();
@@ -367,9 +375,7 @@ fn load(path: &Path) -> Result<Option<(Box<Tables>, Mark, Database)>, LoadError>
             loader.row(&key, &value)?;
         }
     }
-    let Some(mark_value) = mark_value else {
-        return if fingerprint.rows == 0 { Ok(None) } else { Err(LoadError::Unmarked) };
-    };
+    let Some(mark_value) = mark_value else { return Err(LoadError::Unmarked) };
     let Ok((version, _)) = postcard::take_from_bytes::<u16>(&mark_value) else { return Err(LoadError::Unmarked) };
     if version != ROWS_VERSION {
         return Err(LoadError::Version(version));
@@ -379,7 +385,7 @@ fn load(path: &Path) -> Result<Option<(Box<Tables>, Mark, Database)>, LoadError>
         return Err(LoadError::Fingerprint);
     }
     let tables = Box::new(loader.finish()?);
-    Ok(Some((tables, row.mark, Database { sled, fingerprint, bytes_max: STORE_BYTES_MAX })))
+    Ok((tables, row.mark, Database { sled, fingerprint, bytes_max: STORE_BYTES_MAX }))
 }
 
 fn create(path: &Path, rows: impl Iterator<Item = (Vec<u8>, Vec<u8>)>, mark: Mark) -> sled::Result<Database> {
@@ -430,6 +436,21 @@ fn remove_generating(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// sled frees what it holds some time after it was dropped, its lock on the file with it. No other process can have it, for the whole data
+/// directory is locked: so a lock that is still there is a remnant of this very process, and a copy of the file is free of it.
+fn free_of_lock(path: &Path) -> io::Result<()> {
+    let database = path.join("db");
+    let copy = path.join("db.copy");
+    if database.is_file() && matches!(File::open(&database)?.try_lock(), Err(TryLockError::WouldBlock)) {
+        fs::copy(&database, &copy)?;
+        fs::rename(&copy, &database)?;
+    }
+    match fs::remove_file(&copy) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -462,5 +483,27 @@ fn quarantine(path: &Path, quarantine_dir: &Path) -> Option<PathBuf> {
             tracing::warn!(path = %path.display(), %error, "damaged state could not be moved to quarantine");
             target.exists().then_some(target)
         }
+    }
+}
+
+/// What tests do to a store behind its back.
+#[cfg(test)]
+impl Store {
+    /// Drops a row as a sled that lost a write would, without a word.
+    pub(super) fn lose_row(&mut self, key: &[u8]) {
+        let database = self.database.as_mut().expect("the test opened it");
+        database.sled.remove(key).expect("removed").expect("the row was there");
+        database.sled.flush().expect("flushed");
+    }
+
+    /// Drops everything, as a sled that opens empty does.
+    pub(super) fn lose_all(&mut self) {
+        let database = self.database.as_mut().expect("the test opened it");
+        database.sled.clear().expect("cleared");
+        database.sled.flush().expect("flushed");
+    }
+
+    pub(super) fn set_bytes_max(&mut self, bytes_max: u64) {
+        self.database.as_mut().expect("the test opened it").bytes_max = bytes_max;
     }
 }
