@@ -9,10 +9,20 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use counterfoil_proto::message::Mark;
 use counterfoil_proto::record::Prepared;
+use counterfoil_proto::time::WallTime;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::answer::{DayAnswer, ExceptionAnswer, Outcome, ReceiptAnswer, Refused, Status, StockAnswer};
+
+mod group;
+mod notes;
+mod open;
+mod owner;
+mod report;
+
+pub use owner::{Owner, PositionsSnapshot};
 
 /// Where the owner puts the answer to one request.
 pub type Reply<T> = oneshot::Sender<Result<T, Refused>>;
@@ -66,6 +76,32 @@ pub enum Request {
         /// The exception as it then is.
         reply: Reply<Option<ExceptionAnswer>>,
     },
+    /// Stock on hand of everything, for the hub.
+    Positions {
+        /// The answer.
+        reply: Reply<PositionsSnapshot>,
+    },
+    /// What the hub said in this session.
+    Marks {
+        /// One per lane.
+        marks: Vec<Mark>,
+    },
+    /// A reader met damaged bytes.
+    Damaged {
+        /// In this segment.
+        segment: u32,
+    },
+    /// The hub was away and is back.
+    Outage {
+        /// The last word before.
+        from: WallTime,
+        /// The first word after.
+        until: WallTime,
+        /// Between them, by the monotonic clock.
+        duration_ms: u64,
+    },
+    /// Half a second went by.
+    Tick,
 }
 
 /// How everybody else asks the agent.
@@ -130,6 +166,42 @@ impl AgentHandle {
         reason: String,
     ) -> Result<Option<ExceptionAnswer>, Refused> {
         self.ask(|reply| Request::ResolveException { id, by, reason, reply }).await
+    }
+
+    /// Stock on hand of everything. Waits for room, unlike what tills ask: the uplink has nobody else to go to.
+    pub(crate) async fn positions(&self) -> Result<PositionsSnapshot, Refused> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Positions { reply }).await.map_err(|_| Refused::Stopping)?;
+        answer.await.unwrap_or(Err(Refused::Unanswered))
+    }
+
+    /// Hands over what the hub said.
+    pub(crate) async fn marks(&self, marks: Vec<Mark>) {
+        self.tell(Request::Marks { marks }).await;
+    }
+
+    /// Says that a reader met damaged bytes.
+    pub(crate) async fn damaged(&self, segment: u32) {
+        self.tell(Request::Damaged { segment }).await;
+    }
+
+    /// Says that the hub was away.
+    pub(crate) async fn outage(&self, from: WallTime, until: WallTime, duration_ms: u64) {
+        self.tell(Request::Outage { from, until, duration_ms }).await;
+    }
+
+    /// Says that time went by; skipped while the owner is busy.
+    pub(crate) fn tick(&self) -> Result<(), Refused> {
+        match self.requests.try_send(Request::Tick) {
+            Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => Ok(()),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(Refused::Stopping),
+        }
+    }
+
+    async fn tell(&self, request: Request) {
+        if self.requests.send(request).await.is_err() {
+            tracing::debug!("the owner is gone; what the hub said is asked for again at the next start");
+        }
     }
 
     /// Counts documents that were refused, for metrics and for the bounded technical exception; never waits.
