@@ -116,6 +116,8 @@ impl Owner {
                 let resolved = ExceptionAnswer { resolved_by: Some(by), reason: Some(reason), ..exception("resolved") };
                 drop(reply.send(Ok((id == resolved.id).then_some(resolved))));
             }
+            // The uplink's and the clock's; no till asks them.
+            Asked::Positions { .. } | Asked::Marks { .. } | Asked::Damaged { .. } | Asked::Outage { .. } | Asked::Tick => {}
         }
     }
 
