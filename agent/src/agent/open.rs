@@ -63,8 +63,8 @@ pub(super) fn open(config: &Config, env: &Env) -> Result<Start, ExitError> {
     let from = match found.mark {
         Some(mark) if agrees(&state, mark, &journal, &opened) => replay_start(mark, &opened),
         Some(_) => {
-            warn!("state store does not agree with the journal, rebuilding it");
-            state.clear();
+            let quarantined = state.reject(&config.data_dir.join(QUARANTINE_DIR));
+            warn!(?quarantined, "state store does not agree with the journal, rebuilding it");
             restore(&mut state, &journal)?
         }
         None => restore(&mut state, &journal)?,
