@@ -3,7 +3,8 @@
 use super::keys::{KEYS, Presence};
 use super::*;
 
-const LEAST: &str = "store_id = \"0042\"\nagent_id = \"box1\"\ndata_dir = \"data\"\n[mqtt]\nurl = \"mqtt://127.0.0.1:1883\"\n";
+const LEAST: &str =
+    "store_id = \"0042\"\nagent_id = \"box1\"\ndata_dir = \"data\"\n[mqtt]\nurl = \"mqtt://127.0.0.1:1883\"\n";
 
 struct Trial(tempfile::TempDir);
 
@@ -69,10 +70,22 @@ fn what_is_wrong_is_named_with_file_line_and_what_to_write() {
     let trial = Trial::new();
     let file = trial.0.path().join("agent.toml");
     for (text, line, says) in [
-        ("[ingress]\nlissten = \"x\"\n", 7, "`ingress.lissten` is not a key of the agent; did you mean `ingress.listen`?"),
+        (
+            "[ingress]\nlissten = \"x\"\n",
+            7,
+            "`ingress.lissten` is not a key of the agent; did you mean `ingress.listen`?",
+        ),
         ("[uplink]\nkeep_alive = \"30s\"\n", 6, "`uplink` is not a key of the agent; remove it"),
-        ("[ingress]\nheader_timeout = 10\n", 7, "`ingress.header_timeout` must be a duration with its unit from \"100ms\" to \"1min\""),
-        ("[ingress]\nconnections_max = 3\n", 7, "`ingress.connections_max` must be a whole number of connections from 16 to 8192"),
+        (
+            "[ingress]\nheader_timeout = 10\n",
+            7,
+            "`ingress.header_timeout` must be a duration with its unit from \"100ms\" to \"1min\"",
+        ),
+        (
+            "[ingress]\nconnections_max = 3\n",
+            7,
+            "`ingress.connections_max` must be a whole number of connections from 16 to 8192",
+        ),
         ("[ingress]\nconnections_max = 0x40\n", 7, "must be a whole number"),
         ("[journal]\nretain = \"7 weeks\"\n", 7, "`journal.retain` must be a duration"),
         ("[journal]\nbytes_max = \"64MiB\"\nsegment_bytes = \"32MiB\"\n", 7, "must hold at least four segments"),

@@ -164,7 +164,9 @@ impl fmt::Display for Shown<'_> {
             (Value::Text(text), _) => write!(formatter, "{text:?}"),
             (Value::Texts(texts), _) => write!(formatter, "{texts:?}"),
             (Value::Flag(flag), _) => write!(formatter, "{flag}"),
-            (Value::Number(number), Form::Duration { .. }) => write!(formatter, "\"{}\"", in_units(*number, &DURATIONS)),
+            (Value::Number(number), Form::Duration { .. }) => {
+                write!(formatter, "\"{}\"", in_units(*number, &DURATIONS))
+            }
             (Value::Number(number), Form::Bytes { .. }) => write!(formatter, "\"{}\"", in_units(*number, &SIZES)),
             (Value::Number(number), _) => write!(formatter, "{number}"),
         }
@@ -187,12 +189,17 @@ impl Reading<'_> {
     fn table(&mut self, prefix: &str, table: &DeTable<'_>) {
         for (name, value) in table {
             let line = Origin::Line(line_of(self.text, name.span()));
-            let full = if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
-            let is_table = KEYS.iter().any(|key| key.name.strip_prefix(&full).is_some_and(|rest| rest.starts_with('.')));
-            match value.get_ref() {
-                DeValue::Table(inner) if is_table => self.table(&full, inner),
-                _ if is_table => self.fault(line, format!("`{full}` is a table; write [{full}] and its keys below")),
-                value => self.key(&full, line, |form| from_toml(form, value)),
+            let full =
+                if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
+            let is_table =
+                KEYS.iter().any(|key| key.name.strip_prefix(&full).is_some_and(|rest| rest.starts_with('.')));
+            let value = value.get_ref();
+            match value.as_table() {
+                Some(inner) if is_table => self.table(&full, inner),
+                None if is_table => {
+                    self.fault(line, format!("`{full}` is a table; write [{full}] and its keys below"));
+                }
+                Some(_) | None => self.key(&full, line, |form| from_toml(form, value)),
             }
         }
     }
@@ -210,8 +217,10 @@ impl Reading<'_> {
             return self.fault(origin, format!("`{full}` has been renamed to `{new}`; write that instead"));
         }
         let Some(key) = keys::find(full) else {
-            let hint = keys::nearest(full)
-                .map_or_else(|| "remove it, or see the sample config/agent.toml".to_owned(), |near| format!("did you mean `{near}`?"));
+            let hint = keys::nearest(full).map_or_else(
+                || "remove it, or see the sample config/agent.toml".to_owned(),
+                |near| format!("did you mean `{near}`?"),
+            );
             return self.fault(origin, format!("`{full}` is not a key of the agent; {hint}"));
         };
         match read(key.form) {
@@ -229,7 +238,8 @@ impl Reading<'_> {
             }
             match presence {
                 Presence::Default(text) => {
-                    let value = from_text(*form, text).unwrap_or_else(|_| unreachable!("the default of {name} is in range"));
+                    let value =
+                        from_text(*form, text).unwrap_or_else(|_| unreachable!("the default of {name} is in range"));
                     self.written.values.insert(name, (value, Origin::Default));
                 }
                 Presence::Required => self.fault(Origin::Default, format!("`{name}` is missing; {reason}")),
@@ -272,9 +282,9 @@ fn from_text(form: Form, text: &str) -> Result<Value, String> {
         Form::Text | Form::Path => Ok(Value::Text(text.to_owned())),
         Form::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
         Form::Choice(_) => Err(expected(form)),
-        Form::Texts => {
-            Ok(Value::Texts(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()))
-        }
+        Form::Texts => Ok(Value::Texts(
+            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect(),
+        )),
         Form::Flag => text.parse().map(Value::Flag).map_err(|_| expected(form)),
         Form::Count { min, max, .. } => in_range(text.parse().ok(), min, max),
         Form::Bytes { min, max } => in_range(text.parse().ok().or_else(|| of_units(text, &SIZES)), min, max),
@@ -302,8 +312,7 @@ fn expected(form: Form) -> String {
 }
 
 /// Longest first, so that "ms" is not read as "s", and a number is shown in the largest unit that it is whole in.
-const DURATIONS: [(&str, u64); 5] =
-    [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1)];
+const DURATIONS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1)];
 const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 fn of_units(text: &str, units: &[(&str, u64)]) -> Option<u64> {
@@ -314,6 +323,7 @@ fn of_units(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 fn in_units(number: u64, units: &[(&str, u64)]) -> String {
-    let whole = units.iter().find(|(_, factor)| number >= *factor && number % factor == 0).or_else(|| units.last());
+    let whole =
+        units.iter().find(|(_, factor)| number >= *factor && number.is_multiple_of(*factor)).or_else(|| units.last());
     whole.map_or_else(|| number.to_string(), |(name, factor)| format!("{}{name}", number / factor))
 }
