@@ -67,7 +67,7 @@ impl State {
     pub fn day(&self, business_day_date: &str) -> DayAnswer {
         let mut answer =
             DayAnswer { business_day_date: business_day_date.to_owned(), currencies: Vec::new(), closes: Vec::new() };
-        let Some(day) = Date::parse(business_day_date).and_then(|date| self.tables.days.days.get(&date)) else { return answer };
+        let Some(day) = Date::parse(business_day_date).and_then(|date| self.tables.days.kept.get(&date)) else { return answer };
         let mut currencies: BTreeMap<&str, (i64, CurrencyTotals)> = BTreeMap::new();
         for (workstation_id, tills) in &day.tills {
             for (currency_code, till) in tills {

@@ -130,7 +130,7 @@ pub(super) struct DayGone {
 /// The tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Days {
-    pub(super) days: BTreeMap<Date, Day>,
+    pub(super) kept: BTreeMap<Date, Day>,
     pub(super) gone: BTreeMap<Date, DayGone>,
     /// The `touched` of the day that was touched last.
     pub(super) touched: u64,
@@ -161,7 +161,7 @@ impl Days {
     /// Takes a declared close in.
     pub(super) fn close(&mut self, facts: &DayCloseFacts, at: WallTime, dirty: &mut Dirty, found: &mut Vec<&'static str>) {
         let Some(date) = self.touch(&facts.business_day_date, dirty, found) else { return };
-        let Some(day) = self.days.get_mut(&date) else { return };
+        let Some(day) = self.kept.get_mut(&date) else { return };
         let name_too_long = facts.workstation_id.as_ref().is_some_and(|name| name.len() > NAME_BYTES_MAX);
         if day.closes.len() >= CLOSES_PER_DAY_MAX || name_too_long {
             found.push(local::DAY_TOTALS_LIMIT);
@@ -191,7 +191,7 @@ impl Days {
         if self.gone.get(&date).is_some_and(|gone| gone.closed) {
             return true;
         }
-        self.days.get(&date).is_some_and(|day| {
+        self.kept.get(&date).is_some_and(|day| {
             day.closes.iter().any(|close| close.workstation_id.is_none() || close.workstation_id.as_deref() == workstation_id)
         })
     }
@@ -204,7 +204,7 @@ impl Days {
             return None;
         };
         let touched = self.touched;
-        let day = self.days.entry(date).or_default();
+        let day = self.kept.entry(date).or_default();
         if touched == 0 || day.touched != touched {
             self.touched = touched.saturating_add(1);
             day.touched = self.touched;
@@ -215,11 +215,11 @@ impl Days {
     }
 
     fn give_up_surplus(&mut self, dirty: &mut Dirty) {
-        if self.days.len() <= DAYS_MAX {
+        if self.kept.len() <= DAYS_MAX {
             return;
         }
-        let Some(date) = self.days.iter().min_by_key(|(_, day)| day.touched).map(|(date, _)| *date) else { return };
-        let Some(day) = self.days.remove(&date) else { return };
+        let Some(date) = self.kept.iter().min_by_key(|(_, day)| day.touched).map(|(date, _)| *date) else { return };
+        let Some(day) = self.kept.remove(&date) else { return };
         dirty.mark(&RowKey::Day(date));
         for (workstation_id, currencies) in &day.tills {
             for currency_code in currencies.keys() {
@@ -239,7 +239,7 @@ impl Days {
     }
 
     fn till(&mut self, date: Date, workstation_id: &str, currency_code: &str, found: &mut Vec<&'static str>) -> Option<&mut Till> {
-        let day = self.days.get_mut(&date)?;
+        let day = self.kept.get_mut(&date)?;
         let too_long = workstation_id.len() > NAME_BYTES_MAX || currency_code.len() > NAME_BYTES_MAX;
         let tills = day.tills.len();
         let currencies = day.tills.get(workstation_id);

@@ -177,11 +177,11 @@ impl Tables {
                 exceptions_number: self.exceptions.number,
             })),
             RowKey::Item(item_id) => self.stock.items.get(item_id).map(encode),
-            RowKey::Day(date) => self.days.days.get(&date).map(|day| encode(&day.touched)),
+            RowKey::Day(date) => self.days.kept.get(&date).map(|day| encode(&day.touched)),
             RowKey::Till { date, workstation_id, currency_code } => {
-                self.days.days.get(&date)?.tills.get(workstation_id)?.get(currency_code).map(encode)
+                self.days.kept.get(&date)?.tills.get(workstation_id)?.get(currency_code).map(encode)
             }
-            RowKey::Close { date, index } => self.days.days.get(&date)?.closes.get(usize::try_from(index).ok()?).map(encode),
+            RowKey::Close { date, index } => self.days.kept.get(&date)?.closes.get(usize::try_from(index).ok()?).map(encode),
             RowKey::DayGone(date) => self.days.gone.get(&date).map(encode),
             RowKey::Exception(id) => self.exceptions.all.get(&id).map(encode),
         }
@@ -190,13 +190,13 @@ impl Tables {
     /// Every row's key, days before their parts.
     pub(super) fn keys(&self) -> impl Iterator<Item = RowKey<'_>> {
         let items = self.stock.items.keys().map(|item_id| RowKey::Item(item_id));
-        let days = self.days.days.keys().map(|date| RowKey::Day(*date));
-        let tills = self.days.days.iter().flat_map(|(date, day)| {
+        let days = self.days.kept.keys().map(|date| RowKey::Day(*date));
+        let tills = self.days.kept.iter().flat_map(|(date, day)| {
             day.tills.iter().flat_map(|(workstation_id, currencies)| {
                 currencies.keys().map(|currency_code| RowKey::Till { date: *date, workstation_id, currency_code })
             })
         });
-        let closes = self.days.days.iter().flat_map(|(date, day)| {
+        let closes = self.days.kept.iter().flat_map(|(date, day)| {
             (0..).zip(&day.closes).map(|(index, _)| RowKey::Close { date: *date, index })
         });
         let gone = self.days.gone.keys().map(|date| RowKey::DayGone(*date));
@@ -239,17 +239,17 @@ impl Loader {
                 let touched: u64 = decode(tag, value)?;
                 let days = &mut self.tables.days;
                 days.touched = days.touched.max(touched);
-                days.days.insert(date, Day { touched, ..Day::default() }).is_none()
+                days.kept.insert(date, Day { touched, ..Day::default() }).is_none()
             }
             RowKey::Till { date, workstation_id, currency_code } => {
                 let till: Till = decode_borrowed(tag, value)?;
-                self.tables.days.days.get_mut(&date).is_some_and(|day| {
+                self.tables.days.kept.get_mut(&date).is_some_and(|day| {
                     day.tills.entry(workstation_id.into()).or_default().insert(currency_code.into(), till).is_none()
                 })
             }
             RowKey::Close { date, index } => {
                 let close: Close = decode_borrowed(tag, value)?;
-                let day = self.tables.days.days.get_mut(&date);
+                let day = self.tables.days.kept.get_mut(&date);
                 day.filter(|day| usize::try_from(index) == Ok(day.closes.len())).map(|day| day.closes.push(close)).is_some()
             }
             RowKey::DayGone(date) => {

@@ -90,13 +90,15 @@ pub(super) enum LoadError {
     Row(#[from] RowError),
 }
 
+type Sync = dyn Fn(&File) -> io::Result<()> + Send + std::marker::Sync;
+
 /// How files and directories are synced: the seam at which tests let it fail.
 #[derive(Clone)]
-pub struct SyncDoor(Arc<dyn Fn(&File) -> io::Result<()> + Send + Sync>);
+pub struct SyncDoor(Arc<Sync>);
 
 impl SyncDoor {
     /// Syncs with `sync` in place of the operating system.
-    pub fn new(sync: impl Fn(&File) -> io::Result<()> + Send + Sync + 'static) -> Self {
+    pub fn new(sync: impl Fn(&File) -> io::Result<()> + Send + std::marker::Sync + 'static) -> Self {
         Self(Arc::new(sync))
     }
 

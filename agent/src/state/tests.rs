@@ -58,7 +58,7 @@ impl Journal {
         *seq += 1;
         let key = RecordKey { epoch: Epoch([self.epoch; 16]), lane, seq: Seq(*seq) };
         let position = self.frames.len() as u64 * 400 + 64;
-        record.envelope.recorded_at = WallTime(NOW.0 - 1_000_000 + self.frames.len() as i64 * 1_000);
+        record.envelope.recorded_at = WallTime(NOW.0 - 1_000_000 + i64::try_from(self.frames.len()).unwrap() * 1_000);
         self.frames.push(Frame { position, key, record, facts });
         key
     }

@@ -64,7 +64,6 @@ pub(super) mod decimal {
     use super::{Decimal, Deserialize, Deserializer, Serialize, Serializer};
     use serde::de::Error as _;
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
     pub(in crate::state) fn serialize<S: Serializer>(value: &Decimal, serializer: S) -> Result<S::Ok, S::Error> {
         (value.mantissa(), value.scale()).serialize(serializer)
     }
