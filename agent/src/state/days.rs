@@ -15,8 +15,8 @@ use super::date::Date;
 use super::dirty::Dirty;
 use super::exceptions::local;
 use super::limits::{
-    CLOSES_PER_DAY_MAX, CURRENCIES_PER_TILL_MAX, DAYS_GONE_MAX, DAYS_MAX, NAME_BYTES_MAX, TAXES_PER_TILL_MAX, TENDERS_PER_TILL_MAX,
-    TILLS_PER_DAY_MAX,
+    CLOSES_PER_DAY_MAX, CURRENCIES_PER_TILL_MAX, DAYS_GONE_MAX, DAYS_MAX, NAME_BYTES_MAX, TAXES_PER_TILL_MAX,
+    TENDERS_PER_TILL_MAX, TILLS_PER_DAY_MAX,
 };
 use super::rows::RowKey;
 use super::word::{Word, decimal};
@@ -138,7 +138,13 @@ pub(super) struct Days {
 
 impl Days {
     /// Takes a transaction in.
-    pub(super) fn transaction(&mut self, facts: &TransactionFacts, conflict: bool, dirty: &mut Dirty, found: &mut Vec<&'static str>) {
+    pub(super) fn transaction(
+        &mut self,
+        facts: &TransactionFacts,
+        conflict: bool,
+        dirty: &mut Dirty,
+        found: &mut Vec<&'static str>,
+    ) {
         let Some(date) = self.touch(&facts.business_day_date, dirty, found) else { return };
         let (workstation_id, currency_code) = (facts.workstation_id.as_str(), facts.currency_code.as_str());
         let Some(till) = self.till(date, workstation_id, currency_code, found) else { return };
@@ -159,7 +165,13 @@ impl Days {
     }
 
     /// Takes a declared close in.
-    pub(super) fn close(&mut self, facts: &DayCloseFacts, at: WallTime, dirty: &mut Dirty, found: &mut Vec<&'static str>) {
+    pub(super) fn close(
+        &mut self,
+        facts: &DayCloseFacts,
+        at: WallTime,
+        dirty: &mut Dirty,
+        found: &mut Vec<&'static str>,
+    ) {
         let Some(date) = self.touch(&facts.business_day_date, dirty, found) else { return };
         let Some(day) = self.kept.get_mut(&date) else { return };
         let name_too_long = facts.workstation_id.as_ref().is_some_and(|name| name.len() > NAME_BYTES_MAX);
@@ -181,7 +193,11 @@ impl Days {
             declared.push(Declared { currency_code, transactions: totals.transactions, gross: totals.gross, tenders });
         }
         let index = u32::try_from(day.closes.len()).unwrap_or(u32::MAX);
-        day.closes.push(Close { workstation_id: facts.workstation_id.as_deref().map(Into::into), recorded_at: at, declared });
+        day.closes.push(Close {
+            workstation_id: facts.workstation_id.as_deref().map(Into::into),
+            recorded_at: at,
+            declared,
+        });
         dirty.mark(&RowKey::Close { date, index });
     }
 
@@ -192,7 +208,9 @@ impl Days {
             return true;
         }
         self.kept.get(&date).is_some_and(|day| {
-            day.closes.iter().any(|close| close.workstation_id.is_none() || close.workstation_id.as_deref() == workstation_id)
+            day.closes
+                .iter()
+                .any(|close| close.workstation_id.is_none() || close.workstation_id.as_deref() == workstation_id)
         })
     }
 
@@ -238,7 +256,13 @@ impl Days {
         }
     }
 
-    fn till(&mut self, date: Date, workstation_id: &str, currency_code: &str, found: &mut Vec<&'static str>) -> Option<&mut Till> {
+    fn till(
+        &mut self,
+        date: Date,
+        workstation_id: &str,
+        currency_code: &str,
+        found: &mut Vec<&'static str>,
+    ) -> Option<&mut Till> {
         let day = self.kept.get_mut(&date)?;
         let too_long = workstation_id.len() > NAME_BYTES_MAX || currency_code.len() > NAME_BYTES_MAX;
         let tills = day.tills.len();
@@ -270,9 +294,9 @@ impl Till {
         add_amount(&mut self.tax, facts.tax.unwrap_or(0), found);
         for sum in &facts.taxes {
             let rate = sum.rate.normalize();
-            let place = self.taxes.binary_search_by(|tax| {
-                tax.category.as_str().cmp(&sum.category).then_with(|| tax.rate.cmp(&rate))
-            });
+            let place = self
+                .taxes
+                .binary_search_by(|tax| tax.category.as_str().cmp(&sum.category).then_with(|| tax.rate.cmp(&rate)));
             let index = match place {
                 Ok(index) => index,
                 Err(_) if self.taxes.len() >= TAXES_PER_TILL_MAX || sum.category.len() > NAME_BYTES_MAX => {

@@ -49,8 +49,15 @@ pub(super) enum RowKey<'a> {
     Meta,
     Item(&'a str),
     Day(Date),
-    Till { date: Date, workstation_id: &'a str, currency_code: &'a str },
-    Close { date: Date, index: u32 },
+    Till {
+        date: Date,
+        workstation_id: &'a str,
+        currency_code: &'a str,
+    },
+    Close {
+        date: Date,
+        index: u32,
+    },
     DayGone(Date),
     Exception(ExceptionId),
 }
@@ -134,7 +141,8 @@ impl<'a> RowKey<'a> {
             TILL => {
                 let (date_bytes, rest) = rest.split_at_checked(4)?;
                 let (length, rest) = rest.split_first_chunk::<2>()?;
-                let (workstation_id, currency_code) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+                let (workstation_id, currency_code) =
+                    rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
                 let workstation_id = std::str::from_utf8(workstation_id).ok()?;
                 let currency_code = std::str::from_utf8(currency_code).ok()?;
                 Self::Till { date: date(date_bytes)?, workstation_id, currency_code }
@@ -181,7 +189,9 @@ impl Tables {
             RowKey::Till { date, workstation_id, currency_code } => {
                 self.days.kept.get(&date)?.tills.get(workstation_id)?.get(currency_code).map(encode)
             }
-            RowKey::Close { date, index } => self.days.kept.get(&date)?.closes.get(usize::try_from(index).ok()?).map(encode),
+            RowKey::Close { date, index } => {
+                self.days.kept.get(&date)?.closes.get(usize::try_from(index).ok()?).map(encode)
+            }
             RowKey::DayGone(date) => self.days.gone.get(&date).map(encode),
             RowKey::Exception(id) => self.exceptions.all.get(&id).map(encode),
         }
@@ -196,9 +206,11 @@ impl Tables {
                 currencies.keys().map(|currency_code| RowKey::Till { date: *date, workstation_id, currency_code })
             })
         });
-        let closes = self.days.kept.iter().flat_map(|(date, day)| {
-            (0..).zip(&day.closes).map(|(index, _)| RowKey::Close { date: *date, index })
-        });
+        let closes = self
+            .days
+            .kept
+            .iter()
+            .flat_map(|(date, day)| (0..).zip(&day.closes).map(|(index, _)| RowKey::Close { date: *date, index }));
         let gone = self.days.gone.keys().map(|date| RowKey::DayGone(*date));
         let exceptions = self.exceptions.all.keys().map(|id| RowKey::Exception(*id));
         std::iter::once(RowKey::Meta).chain(items).chain(days).chain(tills).chain(closes).chain(gone).chain(exceptions)
@@ -250,7 +262,9 @@ impl Loader {
             RowKey::Close { date, index } => {
                 let close: Close = decode_borrowed(tag, value)?;
                 let day = self.tables.days.kept.get_mut(&date);
-                day.filter(|day| usize::try_from(index) == Ok(day.closes.len())).map(|day| day.closes.push(close)).is_some()
+                day.filter(|day| usize::try_from(index) == Ok(day.closes.len()))
+                    .map(|day| day.closes.push(close))
+                    .is_some()
             }
             RowKey::DayGone(date) => {
                 let gone: DayGone = decode(tag, value)?;

@@ -184,7 +184,13 @@ fn garbage_and_missing_files_are_put_aside() {
     let journal = journal();
     let broken: [fn(&Place); 4] = [
         |place| damage(place, "db", |bytes| bytes.fill(0xa5)),
-        |place| damage(place, "db", |bytes| bytes.iter_mut().zip(0..).for_each(|(byte, index)| *byte ^= u8::try_from(index % 251).unwrap())),
+        |place| {
+            damage(place, "db", |bytes| {
+                for (byte, index) in bytes.iter_mut().zip(0..) {
+                    *byte ^= u8::try_from(index % 251).unwrap();
+                }
+            });
+        },
         |place| {
             fs::remove_dir_all(place.sled()).unwrap();
             fs::write(place.sled(), b"a file").unwrap();
@@ -233,7 +239,8 @@ fn whatever_happened_to_the_files_the_answers_are_the_same() {
         if let Some(mark) = opened.mark {
             used_as_is += 1;
             assert!(mark.position == 2 || mark.position == 1, "a mark that was written");
-            let frames = if mark.position == 2 { &journal.frames[..] } else { &journal.frames[..journal.frames.len() / 2] };
+            let frames =
+                if mark.position == 2 { &journal.frames[..] } else { &journal.frames[..journal.frames.len() / 2] };
             let mut state = State::in_memory();
             apply_all(&mut state, frames);
             assert_eq!(opened.state.tables, state.tables);
@@ -302,7 +309,9 @@ fn a_swap_that_was_cut_off_is_ended_or_undone() {
     let journal = journal();
     let copy = |from: &Path, to: &Path| {
         fs::create_dir_all(to).unwrap();
-        for entry in fs::read_dir(from).unwrap().map(Result::unwrap).filter(|entry| entry.file_type().unwrap().is_file()) {
+        for entry in
+            fs::read_dir(from).unwrap().map(Result::unwrap).filter(|entry| entry.file_type().unwrap().is_file())
+        {
             fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
         }
     };
