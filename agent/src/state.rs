@@ -17,8 +17,10 @@
 mod answers;
 mod date;
 mod days;
+mod directory;
 mod dirty;
 mod exceptions;
+mod fingerprint;
 mod heads;
 pub mod limits;
 mod rows;
@@ -97,7 +99,9 @@ impl Group {
     }
 
     fn is_closed(&self, business_day_date: &str, workstation_id: Option<&str>) -> bool {
-        self.closes.iter().any(|(day, till)| day == business_day_date && (till.is_none() || till.as_deref() == workstation_id))
+        self.closes
+            .iter()
+            .any(|(day, till)| day == business_day_date && (till.is_none() || till.as_deref() == workstation_id))
     }
 }
 
@@ -165,8 +169,12 @@ impl State {
         let Self { tables, dirty, .. } = self;
         let envelope = &record.envelope;
         let at = envelope.recorded_at;
-        let origin =
-            Origin { key, identity: envelope.identity.as_deref(), correlation_id: envelope.correlation_id.as_deref(), at };
+        let origin = Origin {
+            key,
+            identity: envelope.identity.as_deref(),
+            correlation_id: envelope.correlation_id.as_deref(),
+            at,
+        };
         for flag in &envelope.flags {
             tables.exceptions.open(&flag.code, &flag.pointer, origin, dirty);
         }
@@ -254,7 +262,8 @@ impl State {
         let tables = &self.tables;
         let written = match &self.dirty {
             Dirty::Rows(keys) if !store.needs_all() => {
-                let changes = keys.iter().map(|key| (key.clone(), RowKey::parse(key).and_then(|row| tables.value(&row))));
+                let changes =
+                    keys.iter().map(|key| (key.clone(), RowKey::parse(key).and_then(|row| tables.value(&row))));
                 store.write(changes, mark)
             }
             Dirty::Rows(_) | Dirty::All => store.write_all(tables.rows(), mark),
@@ -322,7 +331,8 @@ impl State {
     }
 
     fn change_exception(&mut self, document: &[u8]) {
-        let change = serde_json::from_slice::<ExceptionChange<'_>>(document).ok().filter(|change| change.change == "resolved");
+        let change =
+            serde_json::from_slice::<ExceptionChange<'_>>(document).ok().filter(|change| change.change == "resolved");
         let resolved = change.is_some_and(|change| {
             ExceptionId::parse(&change.exception_id)
                 .is_some_and(|id| self.tables.exceptions.resolve(id, &change.by, &change.reason, &mut self.dirty))

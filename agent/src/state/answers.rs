@@ -17,7 +17,8 @@ use super::exceptions::{Exception, ExceptionId, finding_of};
 use super::stock::UnitStock;
 use super::word::{Word, decimal_text};
 use crate::answer::{
-    AsOf, CurrencyTotals, DayAnswer, DeclaredClose, DeclaredCurrency, ExceptionAnswer, StockAnswer, StockQuantity, TaxTotal, TillTotals,
+    AsOf, CurrencyTotals, DayAnswer, DeclaredClose, DeclaredCurrency, ExceptionAnswer, StockAnswer, StockQuantity,
+    TaxTotal, TillTotals,
 };
 
 /// Stock of one item in one unit, for the snapshot that goes to the hub.
@@ -67,7 +68,9 @@ impl State {
     pub fn day(&self, business_day_date: &str) -> DayAnswer {
         let mut answer =
             DayAnswer { business_day_date: business_day_date.to_owned(), currencies: Vec::new(), closes: Vec::new() };
-        let Some(day) = Date::parse(business_day_date).and_then(|date| self.tables.days.days.get(&date)) else { return answer };
+        let Some(day) = Date::parse(business_day_date).and_then(|date| self.tables.days.kept.get(&date)) else {
+            return answer;
+        };
         let mut currencies: BTreeMap<&str, (i64, CurrencyTotals)> = BTreeMap::new();
         for (workstation_id, tills) in &day.tills {
             for (currency_code, till) in tills {
@@ -184,7 +187,8 @@ fn tender_texts(tenders: &BTreeMap<Word, i64>, currency_code: &str) -> BTreeMap<
 
 fn exception_answer(id: ExceptionId, exception: &Exception, now: WallTime) -> ExceptionAnswer {
     let finding = finding_of(exception.code.as_str());
-    let sentence = finding.map_or("A finding of a software version that this one does not know.", |finding| finding.sentence);
+    let sentence =
+        finding.map_or("A finding of a software version that this one does not know.", |finding| finding.sentence);
     let further = exception.count.saturating_sub(1);
     let message = match (exception.counting, further) {
         (_, 0) => sentence.to_owned(),
@@ -214,5 +218,6 @@ fn exception_answer(id: ExceptionId, exception: &Exception, now: WallTime) -> Ex
 
 /// Minor units with the currency's places; as they are where the currency is none that this version knows.
 fn amount(minor_units: i64, currency_code: &str) -> String {
-    Currency::from_code(currency_code).map_or_else(|_| minor_units.to_string(), |currency| amount_text(minor_units, currency))
+    Currency::from_code(currency_code)
+        .map_or_else(|_| minor_units.to_string(), |currency| amount_text(minor_units, currency))
 }

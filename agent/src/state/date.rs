@@ -9,7 +9,9 @@ pub(super) struct Date(pub(super) u32);
 impl Date {
     /// Reads `YYYY-MM-DD`.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = *<&[u8; 10]>::try_from(text.as_bytes()).ok()? else { return None };
+        let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = *<&[u8; 10]>::try_from(text.as_bytes()).ok()? else {
+            return None;
+        };
         let mut number = 0u32;
         for digit in [y1, y2, y3, y4, m1, m2, d1, d2] {
             number = number * 10 + u32::from(digit.is_ascii_digit().then(|| digit - b'0')?);

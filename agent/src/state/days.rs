@@ -15,8 +15,8 @@ use super::date::Date;
 use super::dirty::Dirty;
 use super::exceptions::local;
 use super::limits::{
-    CLOSES_PER_DAY_MAX, CURRENCIES_PER_TILL_MAX, DAYS_GONE_MAX, DAYS_MAX, NAME_BYTES_MAX, TAXES_PER_TILL_MAX, TENDERS_PER_TILL_MAX,
-    TILLS_PER_DAY_MAX,
+    CLOSES_PER_DAY_MAX, CURRENCIES_PER_TILL_MAX, DAYS_GONE_MAX, DAYS_MAX, NAME_BYTES_MAX, TAXES_PER_TILL_MAX,
+    TENDERS_PER_TILL_MAX, TILLS_PER_DAY_MAX,
 };
 use super::rows::RowKey;
 use super::word::{Word, decimal};
@@ -130,7 +130,7 @@ pub(super) struct DayGone {
 /// The tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Days {
-    pub(super) days: BTreeMap<Date, Day>,
+    pub(super) kept: BTreeMap<Date, Day>,
     pub(super) gone: BTreeMap<Date, DayGone>,
     /// The `touched` of the day that was touched last.
     pub(super) touched: u64,
@@ -138,7 +138,13 @@ pub(super) struct Days {
 
 impl Days {
     /// Takes a transaction in.
-    pub(super) fn transaction(&mut self, facts: &TransactionFacts, conflict: bool, dirty: &mut Dirty, found: &mut Vec<&'static str>) {
+    pub(super) fn transaction(
+        &mut self,
+        facts: &TransactionFacts,
+        conflict: bool,
+        dirty: &mut Dirty,
+        found: &mut Vec<&'static str>,
+    ) {
         let Some(date) = self.touch(&facts.business_day_date, dirty, found) else { return };
         let (workstation_id, currency_code) = (facts.workstation_id.as_str(), facts.currency_code.as_str());
         let Some(till) = self.till(date, workstation_id, currency_code, found) else { return };
@@ -159,9 +165,15 @@ impl Days {
     }
 
     /// Takes a declared close in.
-    pub(super) fn close(&mut self, facts: &DayCloseFacts, at: WallTime, dirty: &mut Dirty, found: &mut Vec<&'static str>) {
+    pub(super) fn close(
+        &mut self,
+        facts: &DayCloseFacts,
+        at: WallTime,
+        dirty: &mut Dirty,
+        found: &mut Vec<&'static str>,
+    ) {
         let Some(date) = self.touch(&facts.business_day_date, dirty, found) else { return };
-        let Some(day) = self.days.get_mut(&date) else { return };
+        let Some(day) = self.kept.get_mut(&date) else { return };
         let name_too_long = facts.workstation_id.as_ref().is_some_and(|name| name.len() > NAME_BYTES_MAX);
         if day.closes.len() >= CLOSES_PER_DAY_MAX || name_too_long {
             found.push(local::DAY_TOTALS_LIMIT);
@@ -181,7 +193,11 @@ impl Days {
             declared.push(Declared { currency_code, transactions: totals.transactions, gross: totals.gross, tenders });
         }
         let index = u32::try_from(day.closes.len()).unwrap_or(u32::MAX);
-        day.closes.push(Close { workstation_id: facts.workstation_id.as_deref().map(Into::into), recorded_at: at, declared });
+        day.closes.push(Close {
+            workstation_id: facts.workstation_id.as_deref().map(Into::into),
+            recorded_at: at,
+            declared,
+        });
         dirty.mark(&RowKey::Close { date, index });
     }
 
@@ -191,8 +207,10 @@ impl Days {
         if self.gone.get(&date).is_some_and(|gone| gone.closed) {
             return true;
         }
-        self.days.get(&date).is_some_and(|day| {
-            day.closes.iter().any(|close| close.workstation_id.is_none() || close.workstation_id.as_deref() == workstation_id)
+        self.kept.get(&date).is_some_and(|day| {
+            day.closes
+                .iter()
+                .any(|close| close.workstation_id.is_none() || close.workstation_id.as_deref() == workstation_id)
         })
     }
 
@@ -204,7 +222,7 @@ impl Days {
             return None;
         };
         let touched = self.touched;
-        let day = self.days.entry(date).or_default();
+        let day = self.kept.entry(date).or_default();
         if touched == 0 || day.touched != touched {
             self.touched = touched.saturating_add(1);
             day.touched = self.touched;
@@ -215,11 +233,11 @@ impl Days {
     }
 
     fn give_up_surplus(&mut self, dirty: &mut Dirty) {
-        if self.days.len() <= DAYS_MAX {
+        if self.kept.len() <= DAYS_MAX {
             return;
         }
-        let Some(date) = self.days.iter().min_by_key(|(_, day)| day.touched).map(|(date, _)| *date) else { return };
-        let Some(day) = self.days.remove(&date) else { return };
+        let Some(date) = self.kept.iter().min_by_key(|(_, day)| day.touched).map(|(date, _)| *date) else { return };
+        let Some(day) = self.kept.remove(&date) else { return };
         dirty.mark(&RowKey::Day(date));
         for (workstation_id, currencies) in &day.tills {
             for currency_code in currencies.keys() {
@@ -238,8 +256,14 @@ impl Days {
         }
     }
 
-    fn till(&mut self, date: Date, workstation_id: &str, currency_code: &str, found: &mut Vec<&'static str>) -> Option<&mut Till> {
-        let day = self.days.get_mut(&date)?;
+    fn till(
+        &mut self,
+        date: Date,
+        workstation_id: &str,
+        currency_code: &str,
+        found: &mut Vec<&'static str>,
+    ) -> Option<&mut Till> {
+        let day = self.kept.get_mut(&date)?;
         let too_long = workstation_id.len() > NAME_BYTES_MAX || currency_code.len() > NAME_BYTES_MAX;
         let tills = day.tills.len();
         let currencies = day.tills.get(workstation_id);
@@ -270,9 +294,9 @@ impl Till {
         add_amount(&mut self.tax, facts.tax.unwrap_or(0), found);
         for sum in &facts.taxes {
             let rate = sum.rate.normalize();
-            let place = self.taxes.binary_search_by(|tax| {
-                tax.category.as_str().cmp(&sum.category).then_with(|| tax.rate.cmp(&rate))
-            });
+            let place = self
+                .taxes
+                .binary_search_by(|tax| tax.category.as_str().cmp(&sum.category).then_with(|| tax.rate.cmp(&rate)));
             let index = match place {
                 Ok(index) => index,
                 Err(_) if self.taxes.len() >= TAXES_PER_TILL_MAX || sum.category.len() > NAME_BYTES_MAX => {

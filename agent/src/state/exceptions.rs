@@ -34,11 +34,23 @@ pub(super) mod local {
 
     /// Every one of them.
     pub(in crate::state) const FINDINGS: &[Finding] = &[
-        technical(STOCK_ITEMS_LIMIT, "More items than this box can keep stock of were moved; the hub knows their stock."),
-        technical(STOCK_UNITS_LIMIT, "An item was moved in more units than this box can keep apart; the hub knows its stock."),
+        technical(
+            STOCK_ITEMS_LIMIT,
+            "More items than this box can keep stock of were moved; the hub knows their stock.",
+        ),
+        technical(
+            STOCK_UNITS_LIMIT,
+            "An item was moved in more units than this box can keep apart; the hub knows its stock.",
+        ),
         technical(STOCK_OVERFLOW, "A stock figure left the range of numbers and is no longer exact."),
-        technical(DAY_TOTALS_LIMIT, "A business day has more tills, currencies, taxes, tenders or closes than this box keeps; the hub has all."),
-        technical(DAY_NOT_KEPT, "A record came for a business day whose totals this box no longer keeps; the hub has them."),
+        technical(
+            DAY_TOTALS_LIMIT,
+            "A business day has more tills, currencies, taxes, tenders or closes than this box keeps; the hub has all.",
+        ),
+        technical(
+            DAY_NOT_KEPT,
+            "A record came for a business day whose totals this box no longer keeps; the hub has them.",
+        ),
         technical(TOTALS_OVERFLOW, "A total left the range of numbers and is no longer exact."),
         technical(OTHER_FINDINGS, "There are more kinds of findings than this box can list; the hub has all."),
     ];
@@ -191,7 +203,9 @@ impl Exceptions {
 
     /// Resolves an open one; `false` where there is none.
     pub(super) fn resolve(&mut self, id: ExceptionId, by: &str, reason: &str, dirty: &mut Dirty) -> bool {
-        let Some(exception) = self.all.get_mut(&id).filter(|exception| exception.resolution.is_none()) else { return false };
+        let Some(exception) = self.all.get_mut(&id).filter(|exception| exception.resolution.is_none()) else {
+            return false;
+        };
         self.number = self.number.saturating_add(1);
         let number = self.number;
         let resolution = Resolution { by: cut(by, TEXT_BYTES_MAX), reason: cut(reason, TEXT_BYTES_MAX), number };
@@ -222,7 +236,15 @@ impl Exceptions {
         self.all.insert(id, exception).is_none()
     }
 
-    fn insert(&mut self, id: ExceptionId, code: &str, pointer: &str, origin: Origin<'_>, counting: bool, dirty: &mut Dirty) {
+    fn insert(
+        &mut self,
+        id: ExceptionId,
+        code: &str,
+        pointer: &str,
+        origin: Origin<'_>,
+        counting: bool,
+        dirty: &mut Dirty,
+    ) {
         self.number = self.number.saturating_add(1);
         let exception = Exception {
             code: Word::of(&cut(code, TEXT_BYTES_MAX)),

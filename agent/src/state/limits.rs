@@ -78,10 +78,14 @@ pub const STORE_CACHE_BYTES: u64 = 1024 * 1024;
 pub const QUARANTINED_MAX: usize = 4;
 
 const _: () = {
-    assert!(CHECKPOINT_ROWS_MAX > counterfoil_proto::limits::LINE_ITEMS_MAX, "one document fits an incremental checkpoint");
+    assert!(
+        CHECKPOINT_ROWS_MAX > counterfoil_proto::limits::LINE_ITEMS_MAX,
+        "one document fits an incremental checkpoint"
+    );
     assert!(STORE_BYTES_MAX > 16 * STORE_CACHE_BYTES);
     assert!(
-        TENDERS_PER_TILL_MAX * (NAME_BYTES_MAX + 12) + TAXES_PER_TILL_MAX * (NAME_BYTES_MAX + 48) < SNAPSHOT_PART_BYTES_MIN,
+        TENDERS_PER_TILL_MAX * (NAME_BYTES_MAX + 12) + TAXES_PER_TILL_MAX * (NAME_BYTES_MAX + 48)
+            < SNAPSHOT_PART_BYTES_MIN,
         "the totals of one till fit a part"
     );
     assert!(UNITS_PER_ITEM_MAX * (NAME_BYTES_MAX + 64) < SNAPSHOT_PART_BYTES_MIN, "an item fits a part");

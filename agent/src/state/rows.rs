@@ -49,8 +49,15 @@ pub(super) enum RowKey<'a> {
     Meta,
     Item(&'a str),
     Day(Date),
-    Till { date: Date, workstation_id: &'a str, currency_code: &'a str },
-    Close { date: Date, index: u32 },
+    Till {
+        date: Date,
+        workstation_id: &'a str,
+        currency_code: &'a str,
+    },
+    Close {
+        date: Date,
+        index: u32,
+    },
     DayGone(Date),
     Exception(ExceptionId),
 }
@@ -134,7 +141,8 @@ impl<'a> RowKey<'a> {
             TILL => {
                 let (date_bytes, rest) = rest.split_at_checked(4)?;
                 let (length, rest) = rest.split_first_chunk::<2>()?;
-                let (workstation_id, currency_code) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+                let (workstation_id, currency_code) =
+                    rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
                 let workstation_id = std::str::from_utf8(workstation_id).ok()?;
                 let currency_code = std::str::from_utf8(currency_code).ok()?;
                 Self::Till { date: date(date_bytes)?, workstation_id, currency_code }
@@ -177,11 +185,13 @@ impl Tables {
                 exceptions_number: self.exceptions.number,
             })),
             RowKey::Item(item_id) => self.stock.items.get(item_id).map(encode),
-            RowKey::Day(date) => self.days.days.get(&date).map(|day| encode(&day.touched)),
+            RowKey::Day(date) => self.days.kept.get(&date).map(|day| encode(&day.touched)),
             RowKey::Till { date, workstation_id, currency_code } => {
-                self.days.days.get(&date)?.tills.get(workstation_id)?.get(currency_code).map(encode)
+                self.days.kept.get(&date)?.tills.get(workstation_id)?.get(currency_code).map(encode)
             }
-            RowKey::Close { date, index } => self.days.days.get(&date)?.closes.get(usize::try_from(index).ok()?).map(encode),
+            RowKey::Close { date, index } => {
+                self.days.kept.get(&date)?.closes.get(usize::try_from(index).ok()?).map(encode)
+            }
             RowKey::DayGone(date) => self.days.gone.get(&date).map(encode),
             RowKey::Exception(id) => self.exceptions.all.get(&id).map(encode),
         }
@@ -190,15 +200,17 @@ impl Tables {
     /// Every row's key, days before their parts.
     pub(super) fn keys(&self) -> impl Iterator<Item = RowKey<'_>> {
         let items = self.stock.items.keys().map(|item_id| RowKey::Item(item_id));
-        let days = self.days.days.keys().map(|date| RowKey::Day(*date));
-        let tills = self.days.days.iter().flat_map(|(date, day)| {
+        let days = self.days.kept.keys().map(|date| RowKey::Day(*date));
+        let tills = self.days.kept.iter().flat_map(|(date, day)| {
             day.tills.iter().flat_map(|(workstation_id, currencies)| {
                 currencies.keys().map(|currency_code| RowKey::Till { date: *date, workstation_id, currency_code })
             })
         });
-        let closes = self.days.days.iter().flat_map(|(date, day)| {
-            (0..).zip(&day.closes).map(|(index, _)| RowKey::Close { date: *date, index })
-        });
+        let closes = self
+            .days
+            .kept
+            .iter()
+            .flat_map(|(date, day)| (0..).zip(&day.closes).map(|(index, _)| RowKey::Close { date: *date, index }));
         let gone = self.days.gone.keys().map(|date| RowKey::DayGone(*date));
         let exceptions = self.exceptions.all.keys().map(|id| RowKey::Exception(*id));
         std::iter::once(RowKey::Meta).chain(items).chain(days).chain(tills).chain(closes).chain(gone).chain(exceptions)
@@ -239,18 +251,20 @@ impl Loader {
                 let touched: u64 = decode(tag, value)?;
                 let days = &mut self.tables.days;
                 days.touched = days.touched.max(touched);
-                days.days.insert(date, Day { touched, ..Day::default() }).is_none()
+                days.kept.insert(date, Day { touched, ..Day::default() }).is_none()
             }
             RowKey::Till { date, workstation_id, currency_code } => {
                 let till: Till = decode_borrowed(tag, value)?;
-                self.tables.days.days.get_mut(&date).is_some_and(|day| {
+                self.tables.days.kept.get_mut(&date).is_some_and(|day| {
                     day.tills.entry(workstation_id.into()).or_default().insert(currency_code.into(), till).is_none()
                 })
             }
             RowKey::Close { date, index } => {
                 let close: Close = decode_borrowed(tag, value)?;
-                let day = self.tables.days.days.get_mut(&date);
-                day.filter(|day| usize::try_from(index) == Ok(day.closes.len())).map(|day| day.closes.push(close)).is_some()
+                let day = self.tables.days.kept.get_mut(&date);
+                day.filter(|day| usize::try_from(index) == Ok(day.closes.len()))
+                    .map(|day| day.closes.push(close))
+                    .is_some()
             }
             RowKey::DayGone(date) => {
                 let gone: DayGone = decode(tag, value)?;

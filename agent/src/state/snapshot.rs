@@ -35,13 +35,19 @@ pub enum RestoreError {
     #[error("A part of a state snapshot is damaged; restore an older snapshot and replay the journal from there")]
     Damaged,
     /// Of a later software.
-    #[error("A state snapshot has version {0}, this software reads up to {ROWS_VERSION}; install the newer software again")]
+    #[error(
+        "A state snapshot has version {0}, this software reads up to {ROWS_VERSION}; install the newer software again"
+    )]
     Version(u16),
     /// Not every part of one snapshot, each once.
-    #[error("The parts are not all those of one state snapshot; restore an older snapshot and replay the journal from there")]
+    #[error(
+        "The parts are not all those of one state snapshot; restore an older snapshot and replay the journal from there"
+    )]
     Incomplete,
     /// Whole, but not rows of ours.
-    #[error("A state snapshot is whole but cannot be understood; restore an older snapshot and replay the journal from there")]
+    #[error(
+        "A state snapshot is whole but cannot be understood; restore an older snapshot and replay the journal from there"
+    )]
     Row(#[from] RowError),
 }
 

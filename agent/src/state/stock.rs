@@ -60,7 +60,13 @@ pub(super) struct Stock {
 
 impl Stock {
     /// Adds what a record moved at `at`.
-    pub(super) fn change(&mut self, change: &StockChange, at: WallTime, dirty: &mut Dirty, found: &mut Vec<&'static str>) {
+    pub(super) fn change(
+        &mut self,
+        change: &StockChange,
+        at: WallTime,
+        dirty: &mut Dirty,
+        found: &mut Vec<&'static str>,
+    ) {
         let Some(stock) = self.unit(&change.item_id, &change.unit, at, found) else { return };
         let (delta, exact) = add(stock.delta, change.delta);
         stock.delta = delta;
@@ -79,7 +85,13 @@ impl Stock {
         dirty.mark(&RowKey::Item(&count.item_id));
     }
 
-    fn unit(&mut self, item_id: &str, unit: &str, at: WallTime, found: &mut Vec<&'static str>) -> Option<&mut UnitStock> {
+    fn unit(
+        &mut self,
+        item_id: &str,
+        unit: &str,
+        at: WallTime,
+        found: &mut Vec<&'static str>,
+    ) -> Option<&mut UnitStock> {
         let fresh = || UnitStock { unit: Word::of(unit), baseline: None, delta: Decimal::ZERO, since: at };
         if !self.items.contains_key(item_id) {
             if self.items.len() >= ITEMS_MAX || item_id.len() > NAME_BYTES_MAX || unit.len() > NAME_BYTES_MAX {

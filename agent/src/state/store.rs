@@ -25,7 +25,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::{CHECKPOINT_ROWS_MAX, QUARANTINED_MAX, STORE_BYTES_MAX, STORE_CACHE_BYTES, STORE_GROWTH_MAX};
+use super::directory::{directory_bytes, quarantine, remove};
+use super::fingerprint::Fingerprint;
+use super::limits::{CHECKPOINT_ROWS_MAX, STORE_BYTES_MAX, STORE_CACHE_BYTES, STORE_GROWTH_MAX};
 use super::rows::{Loader, ROWS_VERSION, RowError, Tables};
 
 /// The key of the mark; no row's tag.
@@ -90,13 +92,15 @@ pub(super) enum LoadError {
     Row(#[from] RowError),
 }
 
+type Sync = dyn Fn(&File) -> io::Result<()> + Send + std::marker::Sync;
+
 /// How files and directories are synced: the seam at which tests let it fail.
 #[derive(Clone)]
-pub struct SyncDoor(Arc<dyn Fn(&File) -> io::Result<()> + Send + Sync>);
+pub struct SyncDoor(Arc<Sync>);
 
 impl SyncDoor {
     /// Syncs with `sync` in place of the operating system.
-    pub fn new(sync: impl Fn(&File) -> io::Result<()> + Send + Sync + 'static) -> Self {
+    pub fn new(sync: impl Fn(&File) -> io::Result<()> + Send + std::marker::Sync + 'static) -> Self {
         Self(Arc::new(sync))
     }
 
@@ -114,35 +118,6 @@ impl Default for SyncDoor {
 impl fmt::Debug for SyncDoor {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("SyncDoor")
-    }
-}
-
-/// An order-free hash over rows: it can be kept up to date row by row.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Fingerprint {
-    rows: u64,
-    sum: u128,
-}
-
-impl Fingerprint {
-    fn add(&mut self, key: &[u8], value: &[u8]) {
-        self.rows = self.rows.wrapping_add(1);
-        self.sum = self.sum.wrapping_add(Self::of_row(key, value));
-    }
-
-    fn remove(&mut self, key: &[u8], value: &[u8]) {
-        self.rows = self.rows.wrapping_sub(1);
-        self.sum = self.sum.wrapping_sub(Self::of_row(key, value));
-    }
-
-    fn of_row(key: &[u8], value: &[u8]) -> u128 {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&key.len().to_le_bytes());
-        hasher.update(key);
-        hasher.update(value);
-        let mut bytes = [0; 16];
-        hasher.finalize_xof().fill(&mut bytes);
-        u128::from_le_bytes(bytes)
     }
 }
 
@@ -171,7 +146,11 @@ pub(super) struct Store {
 
 impl fmt::Debug for Store {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Store").field("dir", &self.dir).field("open", &self.database.is_some()).finish_non_exhaustive()
+        formatter
+            .debug_struct("Store")
+            .field("dir", &self.dir)
+            .field("open", &self.database.is_some())
+            .finish_non_exhaustive()
     }
 }
 
@@ -234,7 +213,9 @@ impl Store {
         mark: Mark,
     ) -> Result<(), CheckpointError> {
         // Out of its place until all is well: a database that failed half-way is not written to again.
-        let Some(mut database) = self.database.take() else { return Err(self.store_error("it is not open".to_owned())) };
+        let Some(mut database) = self.database.take() else {
+            return Err(self.store_error("it is not open".to_owned()));
+        };
         let written = catch_unwind(AssertUnwindSafe(|| database.apply(changes, mark)));
         let failed = match written {
             Ok(Ok(())) => match self.sync.sync(&self.dir.join(DATABASE).join("db")) {
@@ -445,45 +426,7 @@ fn free_of_lock(path: &Path) -> io::Result<()> {
         fs::copy(&database, &copy)?;
         fs::rename(&copy, &database)?;
     }
-    match fs::remove_file(&copy) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-fn directory_bytes(path: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(path) else { return 0 };
-    entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|metadata| metadata.len()).sum()
-}
-
-/// Moves damaged state out of the way and keeps the newest few for people to look at.
-fn quarantine(path: &Path, quarantine_dir: &Path) -> Option<PathBuf> {
-    let numbers = || {
-        let names = fs::read_dir(quarantine_dir).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        names.filter_map(|name| name.strip_prefix("state-")?.parse::<u64>().ok())
-    };
-    let named = |number: u64| quarantine_dir.join(format!("state-{number:04}"));
-    let target = named(numbers().max().unwrap_or(0).saturating_add(1));
-    let moved = fs::create_dir_all(quarantine_dir).and_then(|()| fs::rename(path, &target));
-    let mut kept: Vec<u64> = numbers().collect();
-    kept.sort_unstable();
-    let surplus = kept.len().saturating_sub(QUARANTINED_MAX);
-    let removed = kept.iter().take(surplus).try_for_each(|number| remove(&named(*number)));
-    match moved.and(removed) {
-        Ok(()) => Some(target),
-        Err(error) => {
-            // Left where it is, it is replaced by the next checkpoint all the same.
-            tracing::warn!(path = %path.display(), %error, "damaged state could not be moved to quarantine");
-            target.exists().then_some(target)
-        }
-    }
+    remove(&copy)
 }
 
 /// What tests do to a store behind its back.

@@ -11,8 +11,8 @@ use std::str::FromStr;
 
 use counterfoil_proto::id::{Epoch, Lane, RecordKey, Seq};
 use counterfoil_proto::record::facts::{
-    DayCloseFacts, DeclaredTotals, Facts, MovementFacts, StockChange, StockCount, TaxSum, TenderSum, TransactionFacts, TransactionStatus,
-    TransactionType,
+    DayCloseFacts, DeclaredTotals, Facts, MovementFacts, StockChange, StockCount, TaxSum, TenderSum, TransactionFacts,
+    TransactionStatus, TransactionType,
 };
 use counterfoil_proto::record::{Envelope, Flag, Kind, Prepared, Record};
 use counterfoil_proto::time::WallTime;
@@ -58,7 +58,7 @@ impl Journal {
         *seq += 1;
         let key = RecordKey { epoch: Epoch([self.epoch; 16]), lane, seq: Seq(*seq) };
         let position = self.frames.len() as u64 * 400 + 64;
-        record.envelope.recorded_at = WallTime(NOW.0 - 1_000_000 + self.frames.len() as i64 * 1_000);
+        record.envelope.recorded_at = WallTime(NOW.0 - 1_000_000 + i64::try_from(self.frames.len()).unwrap() * 1_000);
         self.frames.push(Frame { position, key, record, facts });
         key
     }
@@ -104,7 +104,12 @@ pub(super) fn sale_facts(till: &str, sequence_number: u64, gross: i64) -> Transa
         gross,
         net: Some(gross - gross / 6),
         tax: Some(gross / 6),
-        taxes: vec![TaxSum { category: "S".to_owned(), rate: decimal("20.0"), taxable_amount: gross - gross / 6, amount: gross / 6 }],
+        taxes: vec![TaxSum {
+            category: "S".to_owned(),
+            rate: decimal("20.0"),
+            taxable_amount: gross - gross / 6,
+            amount: gross / 6,
+        }],
         tenders: vec![
             TenderSum { tender_type: "cash".to_owned(), amount: gross + 100 },
             TenderSum { tender_type: "change".to_owned(), amount: -100 },
@@ -138,12 +143,18 @@ pub(super) fn change(item_id: &str, unit: &str, delta: &str) -> StockChange {
 }
 
 pub(super) fn movement(changes: Vec<StockChange>) -> (Record, Facts) {
-    (record(Kind::STOCK_MOVEMENT, envelope("d/m", &[]), b"{}"), Facts::Movement(MovementFacts { changes, counts: Vec::new() }))
+    (
+        record(Kind::STOCK_MOVEMENT, envelope("d/m", &[]), b"{}"),
+        Facts::Movement(MovementFacts { changes, counts: Vec::new() }),
+    )
 }
 
 pub(super) fn count(item_id: &str, unit: &str, counted: &str) -> (Record, Facts) {
     let counts = vec![StockCount { item_id: item_id.to_owned(), unit: unit.to_owned(), counted: decimal(counted) }];
-    (record(Kind::STOCK_MOVEMENT, envelope("d/c", &[]), b"{}"), Facts::Movement(MovementFacts { changes: Vec::new(), counts }))
+    (
+        record(Kind::STOCK_MOVEMENT, envelope("d/c", &[]), b"{}"),
+        Facts::Movement(MovementFacts { changes: Vec::new(), counts }),
+    )
 }
 
 pub(super) fn close(till: Option<&str>, day: &str) -> (Record, Facts) {
@@ -167,7 +178,8 @@ pub(super) fn close(till: Option<&str>, day: &str) -> (Record, Facts) {
 }
 
 pub(super) fn resolve(exception_id: &str) -> (Record, Facts) {
-    let document = json!({"exception_id": exception_id, "change": "resolved", "by": "Ann \"17\"", "reason": "recounted"});
+    let document =
+        json!({"exception_id": exception_id, "change": "resolved", "by": "Ann \"17\"", "reason": "recounted"});
     let document = serde_json::to_vec(&document).unwrap();
     (record(Kind::EXCEPTION_CHANGE, Envelope::default(), &document), Facts::None)
 }

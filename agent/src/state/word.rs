@@ -14,13 +14,49 @@ pub(super) struct Word(Cow<'static, str>);
 
 /// Units, tender types and tax categories of the retail model. Only a saving: any other text works alike.
 const KNOWN: &[&str] = &[
-    "EA", "KGM", "GRM", "LTR", "MTR", "LBR", "H87", "C62", "cash", "card", "gift_card", "voucher", "store_credit", "account", "mobile",
-    "foreign_cash", "change", "other", "S", "Z", "E", "AE", "K", "G", "O", "L", "M", "B", "EUR", "USD", "GBP", "CHF", "JPY",
+    "EA",
+    "KGM",
+    "GRM",
+    "LTR",
+    "MTR",
+    "LBR",
+    "H87",
+    "C62",
+    "cash",
+    "card",
+    "gift_card",
+    "voucher",
+    "store_credit",
+    "account",
+    "mobile",
+    "foreign_cash",
+    "change",
+    "other",
+    "S",
+    "Z",
+    "E",
+    "AE",
+    "K",
+    "G",
+    "O",
+    "L",
+    "M",
+    "B",
+    "EUR",
+    "USD",
+    "GBP",
+    "CHF",
+    "JPY",
 ];
 
 impl Word {
     pub(super) fn of(text: &str) -> Self {
-        match KNOWN.iter().copied().find(|known| *known == text).or_else(|| flag::finding(text).map(|finding| finding.code)) {
+        match KNOWN
+            .iter()
+            .copied()
+            .find(|known| *known == text)
+            .or_else(|| flag::finding(text).map(|finding| finding.code))
+        {
             Some(known) => Self(Cow::Borrowed(known)),
             None => Self(Cow::Owned(text.to_owned())),
         }
@@ -64,7 +100,6 @@ pub(super) mod decimal {
     use super::{Decimal, Deserialize, Deserializer, Serialize, Serializer};
     use serde::de::Error as _;
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
     pub(in crate::state) fn serialize<S: Serializer>(value: &Decimal, serializer: S) -> Result<S::Ok, S::Error> {
         (value.mantissa(), value.scale()).serialize(serializer)
     }
@@ -83,11 +118,16 @@ pub(super) mod decimal_option {
     struct Form(#[serde(with = "super::decimal")] Decimal);
 
     #[expect(clippy::ref_option, reason = "serde calls it so")]
-    pub(in crate::state) fn serialize<S: Serializer>(value: &Option<Decimal>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::state) fn serialize<S: Serializer>(
+        value: &Option<Decimal>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         value.map(Form).serialize(serializer)
     }
 
-    pub(in crate::state) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Decimal>, D::Error> {
+    pub(in crate::state) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Decimal>, D::Error> {
         Ok(Option::<Form>::deserialize(deserializer)?.map(|form| form.0))
     }
 }

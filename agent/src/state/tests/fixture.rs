@@ -14,7 +14,11 @@ fn journal() -> Journal {
     let mut conflict = flagged(sale("3", 7, 9_900), &[flag::IDENTITY_CONFLICT]);
     conflict.0.envelope.conflicts_with = Some(first);
     journal.append(conflict);
-    journal.append(movement(vec![change("rice", "KGM", "1.250"), change("rice", "BOX", "-4"), change("mug", "EA", "12")]));
+    journal.append(movement(vec![
+        change("rice", "KGM", "1.250"),
+        change("rice", "BOX", "-4"),
+        change("mug", "EA", "12"),
+    ]));
     journal.append(count("rice", "KGM", "10.5"));
     journal.append(close(Some("3"), DAY));
     journal.append(close(None, DAY));

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::state::{Group, exception_id};
-use counterfoil_proto::id::Digest;
+use counterfoil_proto::id::{Digest, StoreId};
+use counterfoil_proto::record::Context;
 use counterfoil_proto::record::flag;
 
 fn till_totals(state: &State, till: &str) -> crate::answer::TillTotals {
@@ -25,11 +26,20 @@ fn a_sale_moves_stock_and_totals() {
     assert_eq!(day.currencies.len(), 1);
     assert_eq!((day.currencies[0].transactions, day.currencies[0].gross.as_str()), (3, "12.00"));
     let till = till_totals(&state, "3");
-    assert_eq!((till.transactions, till.gross.as_str(), till.net.as_str(), till.tax.as_str()), (2, "18.00", "15.00", "3.00"));
+    assert_eq!(
+        (till.transactions, till.gross.as_str(), till.net.as_str(), till.tax.as_str()),
+        (2, "18.00", "15.00", "3.00")
+    );
     assert_eq!((till.first_sequence_number, till.last_sequence_number), (Some(7), Some(8)));
     assert_eq!(till.taxes.len(), 1);
-    assert_eq!((till.taxes[0].category.as_str(), till.taxes[0].rate.as_str(), till.taxes[0].amount.as_str()), ("S", "20", "3.00"));
-    assert_eq!(till.tenders, [("cash".to_owned(), "20.00".to_owned()), ("change".to_owned(), "-2.00".to_owned())].into());
+    assert_eq!(
+        (till.taxes[0].category.as_str(), till.taxes[0].rate.as_str(), till.taxes[0].amount.as_str()),
+        ("S", "20", "3.00")
+    );
+    assert_eq!(
+        till.tenders,
+        [("cash".to_owned(), "20.00".to_owned()), ("change".to_owned(), "-2.00".to_owned())].into()
+    );
     assert_eq!(lane_of(&state, Lane::Trade), Some(3));
 }
 
@@ -42,7 +52,8 @@ fn amounts_have_the_places_of_their_currency() {
         journal.append(transaction(facts));
     }
     let day = journal.state().day(DAY);
-    let gross: Vec<_> = day.currencies.iter().map(|totals| (totals.currency_code.as_str(), totals.gross.as_str())).collect();
+    let gross: Vec<_> =
+        day.currencies.iter().map(|totals| (totals.currency_code.as_str(), totals.gross.as_str())).collect();
     assert_eq!(gross, [("BHD", "0.600"), ("EUR", "6.00"), ("JPY", "600")]);
 }
 
@@ -114,7 +125,10 @@ fn on_hand_is_unknown_until_a_count_and_units_stay_apart() {
     let state = journal.state();
     let stock = state.stock("rice").unwrap();
     let quantity = &stock.quantity;
-    assert_eq!((quantity.unit.as_str(), quantity.on_hand.as_deref(), quantity.delta.as_str()), ("KGM", Some("10"), "-0.5"));
+    assert_eq!(
+        (quantity.unit.as_str(), quantity.on_hand.as_deref(), quantity.delta.as_str()),
+        ("KGM", Some("10"), "-0.5")
+    );
     assert_eq!(quantity.available.as_deref(), Some("10"));
     assert_eq!(quantity.delta_since, journal.frames[1].record.envelope.recorded_at.to_rfc3339());
     let [pieces] = &stock.other_units[..] else { panic!("one further unit") };
@@ -127,15 +141,24 @@ fn on_hand_is_unknown_until_a_count_and_units_stay_apart() {
 #[test]
 fn an_exceptions_id_follows_from_record_and_code() {
     let mut journal = Journal::new();
-    let key = journal.append(flagged(sale("3", 7, 600), &[flag::TOTALS_MISMATCH, flag::TENDER_MISMATCH, flag::TOTALS_MISMATCH, "LATER"]));
+    let key = journal.append(flagged(
+        sale("3", 7, 600),
+        &[flag::TOTALS_MISMATCH, flag::TENDER_MISMATCH, flag::TOTALS_MISMATCH, "LATER"],
+    ));
     let state = journal.state();
 
     let named = [b"exception".as_slice(), &[1; 16], &[0], &1u64.to_le_bytes(), b"TOTALS_MISMATCH"].concat();
     let id = format!("ex-{}", &Digest::of(&named).to_string()[..16]);
     assert_eq!(exception_id(key, flag::TOTALS_MISMATCH), id);
     let exception = state.exception(&id, WallTime(NOW.0 + 1_500)).unwrap();
-    assert_eq!((exception.code.as_str(), exception.class.as_str(), exception.owner.as_str()), ("TOTALS_MISMATCH", "business", "store_finance"));
-    assert_eq!((exception.pointer.as_str(), exception.identity.as_deref()), ("/totals/gross", Some("t/3/2026-11-23/7/0")));
+    assert_eq!(
+        (exception.code.as_str(), exception.class.as_str(), exception.owner.as_str()),
+        ("TOTALS_MISMATCH", "business", "store_finance")
+    );
+    assert_eq!(
+        (exception.pointer.as_str(), exception.identity.as_deref()),
+        ("/totals/gross", Some("t/3/2026-11-23/7/0"))
+    );
     assert_eq!((exception.age_s, exception.correlation_id.as_deref()), (1_001, Some("c-1")));
     assert!(exception.message.ends_with("Found in 2 places of this document."), "{}", exception.message);
     assert_eq!(state.open_exceptions(), 3);
@@ -177,7 +200,10 @@ fn the_agents_own_statements_open_exceptions_through_their_flags() {
         journal.append((record(kind, own, b"{}"), Facts::None));
     }
     let exceptions = journal.state().exceptions(false, NOW);
-    let told: Vec<_> = exceptions.iter().map(|exception| (exception.code.as_str(), exception.class.as_str(), &exception.identity)).collect();
+    let told: Vec<_> = exceptions
+        .iter()
+        .map(|exception| (exception.code.as_str(), exception.class.as_str(), &exception.identity))
+        .collect();
     assert_eq!(told, [("JOURNAL_DAMAGE", "technical", &None), ("TAIL_CUT", "technical", &None)]);
 }
 
@@ -237,7 +263,10 @@ fn a_till_that_closed_is_late_and_the_others_are_not() {
     tomorrow.business_day_date = "2026-11-24".to_owned();
     assert!(!late(&state, transaction(tomorrow), &none));
     let closes = state.day(DAY).closes;
-    assert_eq!((closes.len(), closes[0].declared[0].gross.as_str(), closes[0].declared[0].transactions), (1, "12.34", 3));
+    assert_eq!(
+        (closes.len(), closes[0].declared[0].gross.as_str(), closes[0].declared[0].transactions),
+        (1, "12.34", 3)
+    );
     assert!(!late(&state, movement(vec![change("mug", "EA", "1")]), &none), "goods arrive after closing too");
 }
 
@@ -266,4 +295,62 @@ fn a_close_earlier_in_the_same_group_counts() {
     group.note(&prepared(close(Some("3"), DAY)));
     assert!(late(&state, sale("3", 8, 600), &group));
     assert!(!late(&state, sale("4", 8, 600), &group));
+}
+
+/// What tills really send: judged, recorded, folded when it was appended; and again from the stored bytes after a restart.
+#[test]
+fn replay_of_stored_bytes_gives_what_appending_gave() {
+    let context = Context {
+        store_id: StoreId::new("0042").unwrap(),
+        time_zone: jiff::tz::TimeZone::UTC,
+        day_cutover: jiff::civil::time(4, 0, 0, 0),
+        mask_13_digits: false,
+    };
+    let mut document = json!({
+        "workstation_id": "3", "business_day_date": DAY, "sequence_number": 1187, "type": "exchange",
+        "end_date_time": "2026-11-23T10:15:40+01:00", "currency_code": "EUR",
+        "line_items": [
+            {"line": 1, "kind": "sale", "item_id": "85123A", "quantity": "2", "unit": "EA", "actual_unit_price": "4.49",
+             "extended_amount": "8.98", "modifiers": [{"amount": "-1.00", "reason_code": "PROMO"}],
+             "taxes": [{"category": "S", "rate": "20", "taxable_amount": "7.48", "amount": "1.50", "included": true}]},
+            {"line": 2, "kind": "return", "item_id": "22423", "quantity": "-1", "unit": "EA", "actual_unit_price": "3.00",
+             "extended_amount": "-3.00"}],
+        "tenders": [{"line": 1, "type": "cash", "amount": "10.00"}, {"line": 2, "type": "change", "amount": "-4.02"}],
+        "totals": {"net": "4.48", "tax": "1.50", "gross": "5.98"}
+    });
+    let mut documents = vec![(Kind::TRANSACTION, document.clone())];
+    document["sequence_number"] = 1188.into();
+    document["totals"]["gross"] = "5.97".into();
+    documents.push((Kind::TRANSACTION, document));
+    let line = json!([{"line": 1, "item_id": "85123A", "quantity": "24", "unit": "EA"}]);
+    let movement = |id: &str, kind: &str| json!({"document_id": id, "type": kind, "end_date_time": "2026-11-23T11:00:00Z", "line_items": line});
+    documents.push((Kind::STOCK_MOVEMENT, movement("m1", "count")));
+    documents.push((Kind::STOCK_MOVEMENT, movement("m2", "receipt")));
+    let declared = json!([{"currency_code": "EUR", "transactions": 2, "gross": "11.95",
+        "tenders": [{"type": "cash", "amount": "11.96"}]}]);
+    documents.push((
+        Kind::DAY_CLOSE,
+        json!({"document_id": "z1", "workstation_id": "3", "business_day_date": DAY,
+        "end_date_time": "2026-11-23T20:00:00Z", "totals": declared}),
+    ));
+
+    let mut journal = Journal::new();
+    for (kind, document) in documents {
+        let text = serde_json::to_vec(&document).unwrap();
+        let prepared = counterfoil_proto::record::prepare(kind, &text, None, &context);
+        let prepared = prepared.unwrap_or_else(|refusal| panic!("{refusal:?}"));
+        journal.append((record(prepared.kind, prepared.envelope, &prepared.document), prepared.facts));
+    }
+    let appended = journal.state();
+    let mut replayed = State::in_memory();
+    for frame in &journal.frames {
+        replayed.apply_stored(frame.position, frame.key, &frame.record.encode().unwrap());
+    }
+    assert_eq!(answers(&replayed), answers(&appended));
+    let stock = appended.stock("85123A").unwrap().quantity;
+    assert_eq!((stock.on_hand.as_deref(), stock.delta.as_str()), (Some("48"), "24"));
+    let day = appended.day(DAY);
+    assert_eq!((day.currencies[0].gross.as_str(), day.closes[0].declared[0].gross.as_str()), ("11.95", "11.95"));
+    assert_eq!(appended.counters().unreadable, 0);
+    assert!(appended.open_exceptions() > 0, "the second receipt does not add up");
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::state::limits::{
-    DAYS_GONE_MAX, DAYS_MAX, EXCEPTIONS_OPEN_MAX, EXCEPTIONS_RESOLVED_MAX, ITEMS_MAX, TENDERS_PER_TILL_MAX, TILLS_PER_DAY_MAX,
-    UNITS_PER_ITEM_MAX,
+    DAYS_GONE_MAX, DAYS_MAX, EXCEPTIONS_OPEN_MAX, EXCEPTIONS_RESOLVED_MAX, ITEMS_MAX, TENDERS_PER_TILL_MAX,
+    TILLS_PER_DAY_MAX, UNITS_PER_ITEM_MAX,
 };
 use crate::state::{Group, exception_id};
 use counterfoil_proto::record::flag;
@@ -29,12 +29,15 @@ fn the_day_that_was_touched_longest_ago_goes_and_stays_gone() {
         journal.append(sale_on("2026-02-01", 1_000 + number));
     }
     let mut state = journal.state();
-    assert_eq!(state.tables.days.days.len(), DAYS_MAX);
+    assert_eq!(state.tables.days.kept.len(), DAYS_MAX);
     assert_eq!(state.day("2026-01-01").closes, []);
     assert_eq!(state.day("2026-02-01").currencies[0].transactions, 63);
     assert!(codes(&state).is_empty());
 
-    assert!(!state.judge(&prepared(sale_on("2026-01-01", 5)), &Group::default()).is_empty(), "that it was closed is remembered");
+    assert!(
+        !state.judge(&prepared(sale_on("2026-01-01", 5)), &Group::default()).is_empty(),
+        "that it was closed is remembered"
+    );
     journal.append(sale_on("2026-01-01", 5));
     apply_all(&mut state, &journal.frames);
     assert_eq!(state.day("2026-01-01").currencies, [], "a remainder is not shown as the day");
@@ -50,7 +53,7 @@ fn a_till_with_a_broken_clock_does_not_push_out_today() {
     }
     let state = journal.state();
     assert_eq!(state.day(DAY).currencies[0].transactions, 5_000);
-    assert_eq!((state.tables.days.days.len(), state.tables.days.gone.len()), (DAYS_MAX, DAYS_GONE_MAX));
+    assert_eq!((state.tables.days.kept.len(), state.tables.days.gone.len()), (DAYS_MAX, DAYS_GONE_MAX));
 }
 
 #[test]
@@ -60,7 +63,8 @@ fn further_tills_tenders_and_unreadable_days_are_counted_not_taken() {
         journal.append(sale(&format!("t{till}"), 1, 600));
     }
     let mut facts = sale_facts("t0", 2, 600);
-    facts.tenders = (0..=TENDERS_PER_TILL_MAX).map(|index| TenderSum { tender_type: format!("x{index}"), amount: 1 }).collect();
+    facts.tenders =
+        (0..=TENDERS_PER_TILL_MAX).map(|index| TenderSum { tender_type: format!("x{index}"), amount: 1 }).collect();
     journal.append(transaction(facts));
     journal.append(sale_on("tomorrow", 3));
     let state = journal.state();
@@ -81,7 +85,10 @@ fn sums_saturate_with_an_exception() {
     facts.sequence_number = Some(2);
     journal.append(transaction(facts));
     for _ in 0..2 {
-        journal.append(movement(vec![change("sand", "KGM", &Decimal::MAX.to_string()), change("air", "KGM", &Decimal::MIN.to_string())]));
+        journal.append(movement(vec![
+            change("sand", "KGM", &Decimal::MAX.to_string()),
+            change("air", "KGM", &Decimal::MIN.to_string()),
+        ]));
     }
     journal.append(count("sand", "KGM", &Decimal::MAX.to_string()));
     journal.append(movement(vec![change("sand", "KGM", "5")]));
@@ -122,7 +129,10 @@ fn exceptions_beyond_the_bound_are_counted_in_one_per_code() {
     let exceptions = state.exceptions(false, NOW);
     let [totals, signs] = &exceptions[EXCEPTIONS_OPEN_MAX..] else { panic!("two that count") };
     assert!(totals.message.contains("3 times"), "{}", totals.message);
-    assert_eq!((totals.code.as_str(), totals.class.as_str(), signs.code.as_str()), ("TOTALS_MISMATCH", "business", "SIGN_MISMATCH"));
+    assert_eq!(
+        (totals.code.as_str(), totals.class.as_str(), signs.code.as_str()),
+        ("TOTALS_MISMATCH", "business", "SIGN_MISMATCH")
+    );
 
     // Resolved, the counting one starts anew; and where there is room again, findings are listed one by one again.
     journal.append(resolve(&totals.id));

@@ -48,7 +48,12 @@ fn journal_of(steps: &[Step]) -> Journal {
                 facts.currency_code = if kind == 3 { "JPY" } else { "EUR" }.to_owned();
                 facts.stock = vec![change(&format!("item{item}"), "EA", "-1.50")];
                 let codes = ["TOTALS_MISMATCH", "TENDER_MISMATCH", "LATER_CODE"];
-                let codes: Vec<&str> = codes.into_iter().enumerate().filter(|(bit, _)| flags >> bit & 1 == 1).map(|(_, code)| code).collect();
+                let codes: Vec<&str> = codes
+                    .into_iter()
+                    .enumerate()
+                    .filter(|(bit, _)| flags >> bit & 1 == 1)
+                    .map(|(_, code)| code)
+                    .collect();
                 flagged(transaction(facts), &codes)
             }
             Step::Conflict { till, gross } => {
@@ -56,16 +61,22 @@ fn journal_of(steps: &[Step]) -> Journal {
                 conflict.0.envelope.conflicts_with = journal.frames.first().map(|frame| frame.key);
                 conflict
             }
-            Step::Move { item, unit, thousandths } => {
-                movement(vec![change(&format!("item{item}"), ["EA", "KGM", "BOX"][usize::from(unit)], &Decimal::new(thousandths, 3).to_string())])
-            }
-            Step::Count { item, unit, thousandths } => {
-                count(&format!("item{item}"), ["EA", "KGM", "BOX"][usize::from(unit)], &Decimal::new(thousandths, 3).to_string())
-            }
+            Step::Move { item, unit, thousandths } => movement(vec![change(
+                &format!("item{item}"),
+                ["EA", "KGM", "BOX"][usize::from(unit)],
+                &Decimal::new(thousandths, 3).to_string(),
+            )]),
+            Step::Count { item, unit, thousandths } => count(
+                &format!("item{item}"),
+                ["EA", "KGM", "BOX"][usize::from(unit)],
+                &Decimal::new(thousandths, 3).to_string(),
+            ),
             Step::Close { till, day: date } => close(till.map(|till| till.to_string()).as_deref(), &day(date)),
             Step::Resolve { back } => {
                 let index = journal.frames.len().checked_sub(back + 1);
-                resolve(&index.map_or("ex-".to_owned(), |index| exception_id(journal.frames[index].key, "TOTALS_MISMATCH")))
+                resolve(
+                    &index.map_or("ex-".to_owned(), |index| exception_id(journal.frames[index].key, "TOTALS_MISMATCH")),
+                )
             }
             Step::Restart => {
                 journal.restart();

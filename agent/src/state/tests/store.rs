@@ -170,6 +170,8 @@ fn a_directory_that_cannot_be_written_leaves_the_state_in_memory_whole() {
     assert!(matches!(State::in_memory().checkpoint(1, [1; 32]), Err(CheckpointError::InMemory)));
 }
 
+type Damage = Box<dyn Fn(&Place)>;
+
 fn damage(place: &Place, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
     let path = place.sled().join(name);
     let mut bytes = fs::read(&path).unwrap();
@@ -182,7 +184,13 @@ fn garbage_and_missing_files_are_put_aside() {
     let journal = journal();
     let broken: [fn(&Place); 4] = [
         |place| damage(place, "db", |bytes| bytes.fill(0xa5)),
-        |place| damage(place, "db", |bytes| bytes.iter_mut().zip(0..).for_each(|(byte, index)| *byte ^= u8::try_from(index % 251).unwrap())),
+        |place| {
+            damage(place, "db", |bytes| {
+                for (byte, index) in bytes.iter_mut().zip(0..) {
+                    *byte ^= u8::try_from(index % 251).unwrap();
+                }
+            });
+        },
         |place| {
             fs::remove_dir_all(place.sled()).unwrap();
             fs::write(place.sled(), b"a file").unwrap();
@@ -208,7 +216,7 @@ fn whatever_happened_to_the_files_the_answers_are_the_same() {
     let expected = journal.state();
     let original = Place::filled(&journal);
     let db = fs::read(original.sled().join("db")).unwrap();
-    let mut cases: Vec<Box<dyn Fn(&Place)>> = vec![
+    let mut cases: Vec<Damage> = vec![
         Box::new(|place| fs::remove_file(place.sled().join("db")).unwrap()),
         Box::new(|place| fs::remove_file(place.sled().join("conf")).unwrap()),
         Box::new(|place| damage(place, "conf", Vec::clear)),
@@ -231,7 +239,8 @@ fn whatever_happened_to_the_files_the_answers_are_the_same() {
         if let Some(mark) = opened.mark {
             used_as_is += 1;
             assert!(mark.position == 2 || mark.position == 1, "a mark that was written");
-            let frames = if mark.position == 2 { &journal.frames[..] } else { &journal.frames[..journal.frames.len() / 2] };
+            let frames =
+                if mark.position == 2 { &journal.frames[..] } else { &journal.frames[..journal.frames.len() / 2] };
             let mut state = State::in_memory();
             apply_all(&mut state, frames);
             assert_eq!(opened.state.tables, state.tables);
@@ -244,6 +253,7 @@ fn whatever_happened_to_the_files_the_answers_are_the_same() {
         let opened = place.open();
         assert_eq!((opened.mark.map(|mark| mark.position), opened.damaged), (Some(3), None));
     }
+    println!("{used_as_is} of {} were usable", cases.len());
     assert!(used_as_is > 0 && used_as_is < cases.len(), "{used_as_is} of {} were usable", cases.len());
 }
 
@@ -299,7 +309,9 @@ fn a_swap_that_was_cut_off_is_ended_or_undone() {
     let journal = journal();
     let copy = |from: &Path, to: &Path| {
         fs::create_dir_all(to).unwrap();
-        for entry in fs::read_dir(from).unwrap().map(Result::unwrap).filter(|entry| entry.file_type().unwrap().is_file()) {
+        for entry in
+            fs::read_dir(from).unwrap().map(Result::unwrap).filter(|entry| entry.file_type().unwrap().is_file())
+        {
             fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
         }
     };
