@@ -6,3 +6,7 @@
 
 mod broker;
 mod postgres;
+mod promises;
+mod replay;
+mod stage;
+mod till;
