@@ -17,9 +17,8 @@ use jiff::tz::TimeZone;
 use crate::ingress::admit::Tokens;
 
 pub mod keys;
-pub mod written;
 
-use written::{Fault, Origin, Written};
+use counterfoil_config::written::{Fault, Origin, Written};
 
 /// The configuration cannot be taken (exit 78).
 #[derive(Debug, thiserror::Error)]
@@ -172,7 +171,7 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let text =
             std::fs::read_to_string(file).map_err(|source| ConfigError::File { file: file.to_owned(), source })?;
-        let written = Written::read(file, &text, environment, keys::RENAMED).map_err(ConfigError::Faults)?;
+        let written = Written::read(file, &text, environment, &keys::SCHEMA).map_err(ConfigError::Faults)?;
         let directory = std::path::absolute(file).ok().and_then(|path| path.parent().map(Path::to_owned));
         let mut check = Check { file, directory: directory.unwrap_or_default(), written: &written, faults: Vec::new() };
         let checked = check.all();

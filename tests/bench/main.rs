@@ -4,7 +4,7 @@
 //! into `PostgreSQL`. `bench ingest` posts single sales over many connections.
 //!
 //! Invariant: every figure is printed beside that of a yardstick which does the least that could be done on the same machine in the same
-//! minute: a bare append and `fdatasync` for what is accepted, a bare `COPY` for what is drained. Nothing here passes or fails.
+//! minute: a bare append and `fdatasync` for what is accepted, rows made on the database server for what is drained. Nothing here passes or fails.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -91,11 +91,17 @@ async fn backlog(records: u64, connections: u64) {
     post_all(&agent.api(), records, connections, BATCH).await;
     let took = begun.elapsed();
     let status: Status = agent.status().await.expect("the agent answers");
-    say("accepted, NDJSON of 1,000, broker down", format!("{records} in {took:.1?}: {:.0}/s", per_second(records, took)));
+    say(
+        "accepted, NDJSON of 1,000, broker down",
+        format!("{records} in {took:.1?}: {:.0}/s", per_second(records, took)),
+    );
     say("agent: resident at the peak of the backlog", mib(agent.process().expect("running").resident_bytes_peak()));
     say("agent: syncs, bytes written", format!("{}, {}", status.disk.syncs, mib(status.disk.bytes_written)));
     let bare = bare_append(directory.path(), status.disk.bytes_written, status.disk.syncs.max(1));
-    say("yardstick: bare append of as many bytes and syncs", format!("{bare:.1?}; accepting took {:.1} times as long", took.as_secs_f64() / bare.as_secs_f64()));
+    say(
+        "yardstick: bare append of as many bytes and syncs",
+        format!("{bare:.1?}; accepting took {:.1} times as long", took.as_secs_f64() / bare.as_secs_f64()),
+    );
     say("disk before draining", mib(size(&agent.data_dir())));
 
     agent.kill();
@@ -103,7 +109,10 @@ async fn backlog(records: u64, connections: u64) {
     let begun = Instant::now();
     agent.start();
     agent.ready().await;
-    say(&format!("ready with the whole backlog ({} cache, after SIGKILL)", if cold { "cold" } else { "warm" }), format!("{:.0?}", begun.elapsed()));
+    say(
+        &format!("ready with the whole backlog ({} cache, after SIGKILL)", if cold { "cold" } else { "warm" }),
+        format!("{:.0?}", begun.elapsed()),
+    );
     say("agent: resident after the start", mib(agent.process().expect("running").resident_bytes()));
 
     let postgres = Postgres::new().await;
@@ -121,13 +130,28 @@ async fn backlog(records: u64, connections: u64) {
     say("drained into the ledger (stored, acknowledged)", format!("{took:.1?}: {:.0}/s", per_second(records, took)));
     let posted = posted(&hub.api(), records).await;
     let took = begun.elapsed();
-    say("drained and posted (positions, totals)", format!("{posted} in {took:.1?}: {:.0}/s", per_second(records, took)));
+    say(
+        "drained and posted (positions, totals)",
+        format!("{posted} in {took:.1?}: {:.0}/s", per_second(records, took)),
+    );
     say("agent: resident at the peak since its start", mib(agent.process().expect("running").resident_bytes_peak()));
     say("hub: resident at the peak", mib(hub.process().expect("running").resident_bytes_peak()));
     let status: Status = agent.status().await.expect("the agent answers");
-    say("on the wire", format!("{}, {:.0} bytes a record, {} batches, {} sent again", mib(status.uplink.bytes_sent), status.uplink.bytes_sent as f64 / records as f64, status.uplink.batches_sent, status.uplink.batches_resent));
+    say(
+        "on the wire",
+        format!(
+            "{}, {:.0} bytes a record, {} batches, {} sent again",
+            mib(status.uplink.bytes_sent),
+            status.uplink.bytes_sent as f64 / records as f64,
+            status.uplink.batches_sent,
+            status.uplink.batches_resent
+        ),
+    );
     let bare = bare_copy(&postgres, records).await;
-    say("yardstick: bare COPY of as many 700-byte rows", format!("{bare:.1?}: {:.0}/s", per_second(records, bare)));
+    say(
+        "yardstick: PostgreSQL alone, as many 700-byte rows made on the server",
+        format!("{bare:.1?}: {:.0}/s", per_second(records, bare)),
+    );
     let deadline = Deadline::new(Duration::from_secs(30));
     while agent.status().await.is_some_and(|status| status.disk.segments > 2) && deadline.rest().await {}
     say("disk after draining", mib(size(&agent.data_dir())));
@@ -143,10 +167,16 @@ async fn ingest(records: u64, connections: u64) {
     post_all(&agent.api(), records, connections, 1).await;
     let took = begun.elapsed();
     let status: Status = agent.status().await.expect("the agent answers");
-    say(&format!("accepted one by one over {connections} connections"), format!("{records} in {took:.1?}: {:.0}/s", per_second(records, took)));
+    say(
+        &format!("accepted one by one over {connections} connections"),
+        format!("{records} in {took:.1?}: {:.0}/s", per_second(records, took)),
+    );
     say("syncs", format!("{}: {:.1} sales each", status.disk.syncs, records as f64 / status.disk.syncs as f64));
     let bare = bare_append(directory.path(), status.disk.bytes_written, status.disk.syncs.max(1));
-    say("yardstick: bare append of as many bytes and syncs", format!("{bare:.1?}; accepting took {:.1} times as long", took.as_secs_f64() / bare.as_secs_f64()));
+    say(
+        "yardstick: bare append of as many bytes and syncs",
+        format!("{bare:.1?}; accepting took {:.1} times as long", took.as_secs_f64() / bare.as_secs_f64()),
+    );
 }
 
 async fn post_all(api: &Api, records: u64, connections: u64, batch: u64) {
@@ -160,7 +190,8 @@ async fn post_all(api: &Api, records: u64, connections: u64, batch: u64) {
                     let count = batch.min(share - number);
                     let body: String = (number..number + count).map(|number| sale(connection, number)).collect();
                     let kind = if batch == 1 { "application/json" } else { "application/x-ndjson" };
-                    let answer = api.post("/v1/transactions", kind, body.into_bytes()).await.expect("the agent answers");
+                    let answer =
+                        api.post("/v1/transactions", kind, body.into_bytes()).await.expect("the agent answers");
                     assert!(answer.is_success(), "{} {}", answer.status, answer.text());
                     number += count;
                 }
@@ -221,9 +252,14 @@ async fn posted(hub: &Api, records: u64) -> u64 {
 
 async fn bare_copy(postgres: &Postgres, records: u64) -> Duration {
     let client = postgres.client("ledger").await.expect("the server accepts connections");
-    client.batch_execute("CREATE TABLE yardstick (id bigint PRIMARY KEY, bytes bytea NOT NULL)").await.expect("a table of our own");
+    client
+        .batch_execute("CREATE TABLE yardstick (id bigint PRIMARY KEY, bytes bytea NOT NULL)")
+        .await
+        .expect("a table of our own");
     let begun = Instant::now();
-    let rows = format!("INSERT INTO yardstick SELECT i, convert_to(repeat(md5(i::text), 22), 'UTF8') FROM generate_series(1, {records}) AS i");
+    let rows = format!(
+        "INSERT INTO yardstick SELECT i, convert_to(repeat(md5(i::text), 22), 'UTF8') FROM generate_series(1, {records}) AS i"
+    );
     client.batch_execute(&rows).await.expect("rows of our own");
     begun.elapsed()
 }

@@ -172,18 +172,15 @@ impl Stager<'_> {
     }
 
     fn stamped(&self, envelope: Envelope) -> Envelope {
-        Envelope {
-            recorded_at: self.env.wall(),
-            monotonic_ms: self.env.monotonic_ms(),
-            clock: self.clock,
-            ..envelope
-        }
+        Envelope { recorded_at: self.env.wall(), monotonic_ms: self.env.monotonic_ms(), clock: self.clock, ..envelope }
     }
 
     fn look_up(&mut self, group: &Group, key: IdentityKey) -> Result<Option<(RecordKey, Envelope)>, StagingError> {
         match self.journal.find(key)? {
             Found::Nothing => Ok(None),
-            Found::Pending(position) => Ok(group.at(position).map(|staged| (staged.key, staged.record.envelope.clone()))),
+            Found::Pending(position) => {
+                Ok(group.at(position).map(|staged| (staged.key, staged.record.envelope.clone())))
+            }
             Found::Synced(position) => read_envelope(self.journal, position),
         }
     }

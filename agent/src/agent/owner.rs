@@ -523,7 +523,10 @@ impl Owner {
         let recent = noted.iter().filter_map(|text| text.parse::<i64>().ok());
         let recent = recent.filter(|at| now.saturating_sub(*at).abs() <= FAILED_SYNC_MS).count();
         if recent >= FAILED_SYNCS_MAX {
-            error!(recent, "the disk failed repeatedly: only delivering what is there, looking for a way back every five minutes");
+            error!(
+                recent,
+                "the disk failed repeatedly: only delivering what is there, looking for a way back every five minutes"
+            );
             self.mode = Mode::DrainOnly;
             self.probe_at = self.env.moment().plus_ms(PROBE_MS);
         }

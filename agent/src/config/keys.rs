@@ -3,81 +3,13 @@
 //! Invariant: a key that is not here is refused, a default that is not here does not exist, and `config/agent.toml` shows each
 //! key with this very default (a test compares). This module deliberately does not know what the keys are used for.
 
-/// What a key may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// Text; what it must look like is checked by its owner.
-    Text,
-    /// A path; a relative one is relative to the configuration file.
-    Path,
-    /// One of these words.
-    Choice(&'static [&'static str]),
-    /// A list of texts; in the environment separated by commas.
-    Texts,
-    /// `true` or `false`.
-    Flag,
-    /// A whole number.
-    Count {
-        /// What is counted.
-        unit: &'static str,
-        /// At least.
-        min: u64,
-        /// At most.
-        max: u64,
-    },
-    /// A whole number of bytes, or text such as `"16MiB"`.
-    Bytes {
-        /// At least.
-        min: u64,
-        /// At most.
-        max: u64,
-    },
-    /// Text such as `"250ms"`, `"30s"`, `"5min"`, `"12h"` or `"7d"`.
-    Duration {
-        /// At least, in milliseconds.
-        min_ms: u64,
-        /// At most, in milliseconds.
-        max_ms: u64,
-    },
-}
+use counterfoil_config::key::Form::{Bytes, Choice, Count, Duration, Flag, Path, Text, Texts};
+use counterfoil_config::key::Presence::{Default, Optional, Required};
+use counterfoil_config::key::{DAY, GIB, Key, MIB, MINUTE, SECOND, key};
+use counterfoil_config::written::Schema;
 
-/// Whether a key must be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presence {
-    /// There is no sensible default.
-    Required,
-    /// Without it, what it would do is not done.
-    Optional,
-    /// Written as it would be in the environment.
-    Default(&'static str),
-}
-
-/// One key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key {
-    /// With its table, `mqtt.url`.
-    pub name: &'static str,
-    /// What it may hold.
-    pub form: Form,
-    /// Whether it must be written.
-    pub presence: Presence,
-    /// What it is, and why the default is what it is.
-    pub reason: &'static str,
-}
-
-const fn key(name: &'static str, form: Form, presence: Presence, reason: &'static str) -> Key {
-    Key { name, form, presence, reason }
-}
-
-const KIB: u64 = 1024;
-const MIB: u64 = 1024 * KIB;
-const GIB: u64 = 1024 * MIB;
-const SECOND: u64 = 1_000;
-const MINUTE: u64 = 60 * SECOND;
-const DAY: u64 = 24 * 60 * MINUTE;
-
-use Form::{Bytes, Choice, Count, Duration, Flag, Path, Text, Texts};
-use Presence::{Default, Optional, Required};
+/// The agent's configuration, for reading it.
+pub const SCHEMA: Schema = Schema { program: "agent", sample: "config/agent.toml", keys: KEYS, renamed: RENAMED };
 
 /// Keys that were renamed: the old name and the new one. An old name is refused with the new one in the message.
 pub const RENAMED: &[(&str, &str)] = &[];
@@ -255,32 +187,3 @@ pub const KEYS: &[Key] = &[
         "What goes to stderr; documents never do",
     ),
 ];
-
-/// The key of that name.
-pub fn find(name: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.name == name)
-}
-
-/// The known name that is nearest to what was written, if any is near.
-pub fn nearest(written: &str) -> Option<&'static str> {
-    let last = |name: &'static str| name.rsplit('.').next().unwrap_or(name);
-    // The right key under the wrong table is the likelier slip.
-    let elsewhere = KEYS.iter().map(|key| key.name).find(|name| Some(last(name)) == written.rsplit('.').next());
-    let (distance, name) = KEYS.iter().map(|key| (distance(written, key.name), key.name)).min()?;
-    if distance <= 3 { Some(name) } else { elsewhere }
-}
-
-/// Edits between two short texts.
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (index, from) in left.chars().take(128).enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], index + 1);
-        for (column, to) in right.iter().enumerate() {
-            let substituted = diagonal + usize::from(from != *to);
-            diagonal = row[column + 1];
-            row[column + 1] = substituted.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[right.len()]
-}

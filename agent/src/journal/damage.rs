@@ -45,7 +45,9 @@ pub(super) fn quarantine(disk: &dyn Disk, number: u32, offset: u32, bytes: &[u8]
     if used + bytes.len() as u64 > QUARANTINE_BYTES_MAX {
         return None;
     }
-    let name = (0..1000).map(|turn| format!("{number:010}-{offset:010}-{turn}.bin")).find(|name| kept.iter().all(|file| file.name != *name))?;
+    let name = (0..1000)
+        .map(|turn| format!("{number:010}-{offset:010}-{turn}.bin"))
+        .find(|name| kept.iter().all(|file| file.name != *name))?;
     disk::replace(disk, QUARANTINE, &name, bytes).ok()?;
     Some(name)
 }
@@ -70,7 +72,14 @@ pub(super) struct Checked {
 }
 
 /// Checks a segment of which it is known where its frames begin and end.
-pub(super) fn check_segment(bytes: &[u8], seed: Seed, header_bytes: u32, end: u32, table: &mut Table, after: &[Entry]) -> Checked {
+pub(super) fn check_segment(
+    bytes: &[u8],
+    seed: Seed,
+    header_bytes: u32,
+    end: u32,
+    table: &mut Table,
+    after: &[Entry],
+) -> Checked {
     let bytes = bytes.get(..end as usize).unwrap_or(bytes);
     let Items { items, mut bad } = scan::items(bytes, seed, header_bytes);
     let seen = items.last().map_or(header_bytes, scan::Item::end);
@@ -84,7 +93,14 @@ pub(super) fn check_segment(bytes: &[u8], seed: Seed, header_bytes: u32, end: u3
 
 /// Quarantines bad regions of a segment and writes holes over them. Says which files keep the bytes, and which regions could not be
 /// overwritten. The caller syncs.
-pub(super) fn punch(disk: &dyn Disk, file: &dyn DiskFile, seed: Seed, number: u32, bytes: &[u8], bad: &[(u32, u32)]) -> (Vec<String>, Vec<(u32, u32)>) {
+pub(super) fn punch(
+    disk: &dyn Disk,
+    file: &dyn DiskFile,
+    seed: Seed,
+    number: u32,
+    bytes: &[u8],
+    bad: &[(u32, u32)],
+) -> (Vec<String>, Vec<(u32, u32)>) {
     let mut kept = Vec::new();
     let mut left = Vec::new();
     for &(start, end) in bad {
@@ -141,7 +157,8 @@ impl Journal {
         if checked.bad.is_empty() && !header_is_bad {
             return Ok(None);
         }
-        let (quarantined, left) = punch(self.disk.as_ref(), self.open.file.as_ref(), seed, number, &bytes, &checked.bad);
+        let (quarantined, left) =
+            punch(self.disk.as_ref(), self.open.file.as_ref(), seed, number, &bytes, &checked.bad);
         if header_is_bad {
             let header = self.header_of(number, self.open.table.clone());
             let mended = mend_header(header, self.open.header_bytes);
@@ -197,7 +214,11 @@ impl Journal {
         let meta = Meta::new(old.header_bytes, old.end, table, &checked.content, holes, &self.table);
         self.replace_sealed(&old, meta, &checked.identities)?;
         let gone = self.add_gone(&checked.content.gone);
-        let what = if checked.bad.is_empty() { "a header or a side file is damaged" } else { "bytes of a segment are damaged" };
+        let what = if checked.bad.is_empty() {
+            "a header or a side file is damaged"
+        } else {
+            "bytes of a segment are damaged"
+        };
         Ok(Some(damage(number, &checked.bad, quarantined, gone, what)))
     }
 
@@ -270,7 +291,10 @@ impl Journal {
         let (number, offset) = self.scrub_at;
         let span = match catalog.span(number).filter(|span| span.number != self.open.number) {
             Some(span) => Some((span, offset.max(span.header_bytes))),
-            None => catalog.span_after(number).filter(|span| span.number != self.open.number).map(|span| (span, span.header_bytes)),
+            None => catalog
+                .span_after(number)
+                .filter(|span| span.number != self.open.number)
+                .map(|span| (span, span.header_bytes)),
         };
         let Some((span, from)) = span else {
             self.scrub_at = (0, 0);
@@ -301,7 +325,9 @@ impl Journal {
     fn side_is_whole(&self, number: u32) -> bool {
         let sealed = self.sealed.iter().find(|sealed| sealed.number == number);
         let header = |nonce| matches!(index::read(self.disk.as_ref(), number, nonce), Ok(Some(_)));
-        sealed.is_none_or(|sealed| header(sealed.nonce) && sealed.filter.pages_are_whole(self.disk.as_ref(), number).unwrap_or(false))
+        sealed.is_none_or(|sealed| {
+            header(sealed.nonce) && sealed.filter.pages_are_whole(self.disk.as_ref(), number).unwrap_or(false)
+        })
     }
 }
 

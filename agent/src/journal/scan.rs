@@ -132,7 +132,14 @@ impl Content {
     fn run(&mut self, key: LaneKey, before: Head, offset: u32) -> usize {
         self.runs.iter().rposition(|run| run.key == key).unwrap_or_else(|| {
             let first = before.last.next();
-            self.runs.push(Run { key, first, before: before.chain, last: before.last, after: before.chain, start: offset });
+            self.runs.push(Run {
+                key,
+                first,
+                before: before.chain,
+                last: before.last,
+                after: before.chain,
+                start: offset,
+            });
             self.runs.len() - 1
         })
     }

@@ -1,6 +1,6 @@
 //! The configuration as it was written: file and environment, each value typed like its key and with where it stands.
 //!
-//! Invariant: a [`Written`] holds exactly the keys of [`super::keys`], in range; whatever else was written is a [`Fault`] that names
+//! Invariant: a [`Written`] holds exactly the keys of its [`Schema`], in range; whatever else was written is a [`Fault`] that names
 //! file and line. All faults are reported at once. Relations between keys are deliberately not known here.
 
 use std::collections::BTreeMap;
@@ -11,10 +11,23 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{self, Form, KEYS, Key, Presence};
+use crate::key::{self, Form, Key, Presence};
 
 /// What environment variables of ours begin with; tables and keys follow, separated by `__`.
 pub const ENVIRONMENT_PREFIX: &str = "COUNTERFOIL__";
+
+/// The keys of a program, and how to speak of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Schema {
+    /// Whose configuration it is, in messages.
+    pub program: &'static str,
+    /// The commented sample.
+    pub sample: &'static str,
+    /// All keys, in the order in which the sample and `check-config` show them.
+    pub keys: &'static [Key],
+    /// Keys that were renamed: the old name and the new one.
+    pub renamed: &'static [(&'static str, &'static str)],
+}
 
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +77,7 @@ pub enum Value {
 /// Every key that has a value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Written {
+    keys: &'static [Key],
     values: BTreeMap<&'static str, (Value, Origin)>,
 }
 
@@ -73,9 +87,10 @@ impl Written {
         file: &Path,
         text: &str,
         environment: impl IntoIterator<Item = (String, String)>,
-        renamed: &[(&str, &str)],
+        schema: &Schema,
     ) -> Result<Self, Vec<Fault>> {
-        let mut reading = Reading { file, text, renamed, written: Self::default(), faults: Vec::new() };
+        let written = Self { keys: schema.keys, values: BTreeMap::new() };
+        let mut reading = Reading { file, text, schema: *schema, written, faults: Vec::new() };
         match DeTable::parse(text) {
             Ok(table) => reading.table("", table.get_ref()),
             Err(error) => {
@@ -116,7 +131,7 @@ impl Written {
         match self.get(name) {
             Some(Value::Number(number)) => *number,
             Some(Value::Text(_) | Value::Texts(_) | Value::Flag(_)) | None => {
-                unreachable!("{name} is a number with a default in config/keys.rs")
+                unreachable!("{name} is a number with a default in its table of keys")
             }
         }
     }
@@ -135,7 +150,7 @@ impl Written {
 impl fmt::Display for Written {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = "";
-        for key in KEYS {
+        for key in self.keys {
             let (of, name) = key.name.rsplit_once('.').unwrap_or(("", key.name));
             if of != table {
                 table = of;
@@ -176,7 +191,7 @@ impl fmt::Display for Shown<'_> {
 struct Reading<'a> {
     file: &'a Path,
     text: &'a str,
-    renamed: &'a [(&'a str, &'a str)],
+    schema: Schema,
     written: Written,
     faults: Vec<Fault>,
 }
@@ -191,8 +206,11 @@ impl Reading<'_> {
             let line = Origin::Line(line_of(self.text, name.span()));
             let full =
                 if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
-            let is_table =
-                KEYS.iter().any(|key| key.name.strip_prefix(&full).is_some_and(|rest| rest.starts_with('.')));
+            let is_table = self
+                .schema
+                .keys
+                .iter()
+                .any(|key| key.name.strip_prefix(&full).is_some_and(|rest| rest.starts_with('.')));
             let value = value.get_ref();
             match value.as_table() {
                 Some(inner) if is_table => self.table(&full, inner),
@@ -213,15 +231,15 @@ impl Reading<'_> {
     }
 
     fn key(&mut self, full: &str, origin: Origin, read: impl FnOnce(Form) -> Result<Value, String>) {
-        if let Some((_, new)) = self.renamed.iter().find(|(old, _)| *old == full) {
+        if let Some((_, new)) = self.schema.renamed.iter().find(|(old, _)| *old == full) {
             return self.fault(origin, format!("`{full}` has been renamed to `{new}`; write that instead"));
         }
-        let Some(key) = keys::find(full) else {
-            let hint = keys::nearest(full).map_or_else(
-                || "remove it, or see the sample config/agent.toml".to_owned(),
+        let Some(key) = key::find(self.schema.keys, full) else {
+            let hint = key::nearest(self.schema.keys, full).map_or_else(
+                || format!("remove it, or see the sample {}", self.schema.sample),
                 |near| format!("did you mean `{near}`?"),
             );
-            return self.fault(origin, format!("`{full}` is not a key of the agent; {hint}"));
+            return self.fault(origin, format!("`{full}` is not a key of the {}; {hint}", self.schema.program));
         };
         match read(key.form) {
             Ok(value) => {
@@ -232,7 +250,7 @@ impl Reading<'_> {
     }
 
     fn fill_in(&mut self) {
-        for Key { name, form, presence, reason } in KEYS {
+        for Key { name, form, presence, reason } in self.schema.keys {
             if self.written.values.contains_key(name) {
                 continue;
             }
