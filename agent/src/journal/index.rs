@@ -70,6 +70,12 @@ impl Meta {
         }
     }
 
+    /// Epochs whose heads the segment states: in its table, or as a parent in a group header.
+    pub(crate) fn named(&self) -> Vec<Epoch> {
+        let parents = self.parents.iter().filter_map(|(_, parent)| *parent);
+        self.table.iter().map(|entry| entry.epoch).chain(parents).collect()
+    }
+
     pub(crate) fn gone(&self) -> impl Iterator<Item = Gone> + '_ {
         self.gone.iter().map(|&(key, range, reason, chain_after)| Gone {
             key,

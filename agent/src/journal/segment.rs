@@ -168,7 +168,8 @@ pub(crate) fn make(disk: &dyn Disk, number: u32, content: &[u8], header_bytes: u
     let fresh = spare.map_or_else(|| path(&format!("{}.new", segment_name(number))), path);
     let file = if spare.is_some() { disk.open(&fresh)? } else { disk.create(&fresh)? };
     let written = (|| {
-        let bytes = bytes.max(content.len() as u64);
+        // Longer than its content, so that its length never looks like that of a sealed file.
+        let bytes = bytes.max(content.len() as u64 + 64);
         file.preallocate(bytes)?;
         file.write_at(content, 0)?;
         file.sync_data()?;

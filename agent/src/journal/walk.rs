@@ -95,7 +95,7 @@ impl Walk {
                 Ok(Step::End) => return,
                 Ok(Step::Bad) => self.offset = before,
                 // Not one byte of this page can be read.
-                Err(_) => self.offset = (before | 4095).saturating_add(1 - 8).max(before),
+                Err(_) => self.offset = (before | 4095).saturating_sub(7).max(before),
             }
         }
     }
