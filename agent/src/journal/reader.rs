@@ -181,9 +181,9 @@ impl Reader {
         let mut stored: Vec<Vec<u8>> = Vec::new();
         let mut bytes = 0;
         let last = catalog.last(place.key);
+        let Some(mut span) = catalog.span(place.walk.number) else { return Ok(Reached::Stale) };
+        place.walk.end = span.end;
         while place.next <= last && stored.len() < records_max.max(1) {
-            let Some(span) = catalog.span(place.walk.number) else { return Ok(Reached::Stale) };
-            place.walk.end = span.end;
             let before = place.walk.offset;
             let step = match place.walk.step() {
                 Ok(step) => step,
@@ -214,7 +214,7 @@ impl Reader {
                 },
                 Step::End => match catalog.span_after(place.walk.number) {
                     Some(next) => match Walk::open(self.disk.as_ref(), next.number, next.nonce, next.header_bytes, next.end) {
-                        Ok(walk) => place.walk = walk,
+                        Ok(walk) => (place.walk, span) = (walk, next),
                         Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                         Err(source) => {
                             return Err(ReadError::Disk { position: Position::new(next.number, next.header_bytes), source });

@@ -230,7 +230,7 @@ impl Journal {
     fn write_group(&mut self, group: &Group) -> Result<(), JournalError> {
         let start = u64::from(group.start);
         let end = start + group.buffer.len() as u64;
-        if end > self.open.allocated {
+        if end + OVERRUN_BYTES > self.open.allocated {
             if let Err(error) = self.open.file.preallocate(end + OVERRUN_BYTES) {
                 return Err(self.failed("allocate room for a group", error));
             }

@@ -134,7 +134,7 @@ fn reopen(world: &mut World, floors: &mut Floors) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn what_was_acknowledged_survives_every_power_cut(steps in proptest::collection::vec(step(), 1..40)) {
         run(&steps);
