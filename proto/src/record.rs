@@ -304,5 +304,11 @@ pub struct Prepared {
     pub facts: facts::Facts,
 }
 
+pub mod accept;
 pub mod facts;
 pub mod flag;
+pub mod schema;
+
+pub use accept::{identity_of_document, identity_of_transaction, prepare};
+pub use facts::{FactsError, facts};
+pub use schema::json_schema;

@@ -87,8 +87,8 @@ pub struct TransactionFacts {
     pub workstation_id: String,
     /// `YYYY-MM-DD`.
     pub business_day_date: String,
-    /// The till's own number.
-    pub sequence_number: u64,
+    /// The till's own number; `None` where the till identifies its documents by `document_id` alone.
+    pub sequence_number: Option<u64>,
     /// Raised by the till when its counter restarts.
     pub sequence_epoch: u64,
     /// What it tells.
@@ -146,6 +146,8 @@ pub struct DeclaredTotals {
     pub net: Option<i64>,
     /// Σ totals.tax.
     pub tax: Option<i64>,
+    /// By category and rate.
+    pub taxes: Vec<TaxSum>,
     /// By type.
     pub tenders: Vec<TenderSum>,
 }
@@ -176,4 +178,23 @@ pub enum Facts {
     DayClose(DayCloseFacts),
     /// Nothing that stock or totals are folded from.
     None,
+}
+
+/// A stored document that gives no facts, although its kind should. It stays stored; whoever folds it raises `UNREADABLE_RECORD`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FactsError {
+    /// The document is not JSON, or not an object.
+    #[error("The stored document is not a JSON object")]
+    Unreadable,
+    /// A field that its kind needs is missing or not what it should be.
+    #[error("The stored document has no usable field {field}")]
+    Field {
+        /// The field's name.
+        field: &'static str,
+    },
+}
+
+/// The effects of a stored record, from its kind, envelope and document alone.
+pub fn facts(_kind: super::Kind, _envelope: &super::Envelope, _document: &[u8]) -> Result<Facts, FactsError> {
+    Ok(Facts::None)
 }
