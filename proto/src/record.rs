@@ -305,9 +305,19 @@ pub struct Prepared {
 }
 
 pub mod accept;
+mod card;
+pub mod day_close;
 pub mod facts;
 pub mod flag;
+pub mod inspect;
+mod json;
+mod mask;
+mod read;
 pub mod schema;
+mod stock_movement;
+pub mod transaction;
+mod unit;
+mod when;
 
 pub use accept::{identity_of_document, identity_of_transaction, prepare};
 pub use facts::{FactsError, facts};

@@ -8,6 +8,11 @@ use alloc::vec::Vec;
 
 use rust_decimal::Decimal;
 
+use super::json::{self, Node};
+use super::read::Fields;
+use super::stock_movement::StockMovement;
+use super::transaction::fold::Transaction;
+use super::{Envelope, Kind, day_close, schema};
 use crate::time::WallTime;
 
 /// A line of a transaction or movement that changes what lies on the shelf.
@@ -195,6 +200,44 @@ pub enum FactsError {
 }
 
 /// The effects of a stored record, from its kind, envelope and document alone.
-pub fn facts(_kind: super::Kind, _envelope: &super::Envelope, _document: &[u8]) -> Result<Facts, FactsError> {
-    Ok(Facts::None)
+///
+/// A record with [`Envelope::conflicts_with`] gives facts too; its reader sees to it that they move neither stock nor totals.
+pub fn facts(kind: Kind, envelope: &Envelope, document: &[u8]) -> Result<Facts, FactsError> {
+    if schema::table_of(kind).is_none() {
+        return Ok(Facts::None);
+    }
+    let root = json::parse(document).map_err(|_| FactsError::Unreadable)?;
+    if !matches!(root, Node::Object(_)) {
+        return Err(FactsError::Unreadable);
+    }
+    read(kind, Fields(&root), envelope, &mut |_| ())
+}
+
+/// A document's typed form, shown to whoever judges it before the facts are drawn from it.
+pub(crate) enum Typed<'t, 'n> {
+    Transaction(&'t Transaction<'n>),
+    Movement(&'t StockMovement<'n>),
+}
+
+/// Reads a document and draws its facts; one way for submitted and stored ones.
+pub(crate) fn read(
+    kind: Kind,
+    fields: Fields<'_>,
+    envelope: &Envelope,
+    judge: &mut dyn FnMut(Typed<'_, '_>),
+) -> Result<Facts, FactsError> {
+    match kind {
+        Kind::TRANSACTION => {
+            let transaction = Transaction::read(fields)?;
+            judge(Typed::Transaction(&transaction));
+            transaction.facts(envelope).map(Facts::Transaction)
+        }
+        Kind::STOCK_MOVEMENT => {
+            let movement = StockMovement::read(fields)?;
+            judge(Typed::Movement(&movement));
+            Ok(Facts::Movement(movement.facts()))
+        }
+        Kind::DAY_CLOSE => day_close::facts(fields).map(Facts::DayClose),
+        _ => Ok(Facts::None),
+    }
 }

@@ -1,5 +1,12 @@
 //! The findings that a record can be flagged with: class, owner, severity, and a sentence for a store manager.
 
+use alloc::borrow::Cow;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::Flag;
+use crate::limits::FLAGS_MAX;
+
 /// Who has to look: the business or the people who run the systems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
@@ -182,7 +189,48 @@ const fn technical(code: &'static str, owner: &'static str, sentence: &'static s
     Finding { code, class: Class::Technical, owner, sentence }
 }
 
+/// The findings about one document, one of each code: a code opens one exception, at the first place where it was found.
+#[derive(Debug, Default)]
+pub(crate) struct Flags(Vec<Flag>);
+
+impl Flags {
+    pub(crate) fn raise(&mut self, code: &'static str, pointer: impl FnOnce() -> String) {
+        if self.0.len() < FLAGS_MAX && !self.0.iter().any(|flag| flag.code == code) {
+            self.0.push(Flag { code: Cow::Borrowed(code), pointer: pointer() });
+        }
+    }
+
+    pub(crate) fn into_flags(self) -> Vec<Flag> {
+        self.0
+    }
+}
+
 /// What is known of `code`; `None` for one of a later version.
 pub fn finding(code: &str) -> Option<&'static Finding> {
     FINDINGS.iter().find(|finding| finding.code == code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_flagged_once_where_it_was_found_first() {
+        let mut flags = Flags::default();
+        flags.raise(UNIT_UNKNOWN, || "/line_items/0/unit".into());
+        flags.raise(UNIT_UNKNOWN, || "/line_items/1/unit".into());
+        flags.raise(PAN_MASKED, String::new);
+        let flags = flags.into_flags();
+        assert_eq!(flags.len(), 2);
+        assert_eq!(flags.first().map(|flag| flag.pointer.as_str()), Some("/line_items/0/unit"));
+    }
+
+    #[test]
+    fn every_finding_is_known_by_its_code_once() {
+        for found in FINDINGS {
+            assert_eq!(finding(found.code), Some(found));
+            assert!(found.sentence.ends_with('.') && !found.owner.is_empty());
+        }
+        assert_eq!(finding("NEW_IN_A_LATER_VERSION"), None);
+    }
 }
