@@ -173,8 +173,10 @@ pub trait Ledger: Debug + Send + Sync {
     fn post(&self, bounds: PostingBounds) -> Work<'_, Posted>;
     /// Where lanes stand, as of now.
     fn marks<'a>(&'a self, lanes: &'a [(Source, LaneKey)]) -> Work<'a, Vec<(Source, Option<SessionId>, Mark)>>;
-    /// Looks whether the ledger went back; mints a new hub epoch where it did.
+    /// Looks whether the ledger went back.
     fn beat(&self) -> Work<'_, Beat>;
+    /// After [`LedgerError::WentBack`]: gives the ledger a new hub epoch, unless it has one already.
+    fn come_back(&self, under: SessionId) -> Work<'_, SessionId>;
     /// Every agent that ever said something.
     fn agents(&self) -> Work<'_, Vec<Source>>;
     /// Raises `safe` to what a restored copy holds.

@@ -1,1 +1,4 @@
-//! stub
+//! The hub.
+pub mod env;
+pub mod ledger;
+pub mod posting;

@@ -16,7 +16,6 @@ use super::sql::{Database, Role, Row, Table, Transaction, Value, Work};
 
 /// Jobs that wait for a thread; whoever sends more waits.
 const JOBS_MAX: usize = 64;
-const STATEMENTS_MAX: usize = 128;
 
 const WORDS: Words = Words {
     identity: "INTEGER PRIMARY KEY",
@@ -74,7 +73,6 @@ impl Thread {
 
 fn open(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
-    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     connection.busy_timeout(std::time::Duration::from_secs(10))?;
     connection.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
@@ -186,7 +184,7 @@ impl Transaction for SqliteTransaction {
 
     fn lookup(&mut self, sql: &'static str, keys: Vec<[u8; 16]>) -> Work<'_, Vec<Row>> {
         let work = move |connection: &Connection| {
-            let mut statement = connection.prepare_cached(&format!("{sql} = ?1"))?;
+            let mut statement = connection.prepare(&format!("{sql} = ?1"))?;
             let mut found = Vec::new();
             for key in &keys {
                 statement.raw_bind_parameter(1, key.as_slice())?;
@@ -199,7 +197,7 @@ impl Transaction for SqliteTransaction {
 
     fn execute_many(&mut self, sql: &'static str, params: Vec<Vec<Value>>) -> Work<'_, ()> {
         let work = move |connection: &Connection| {
-            let mut statement = connection.prepare_cached(&dialect(sql))?;
+            let mut statement = connection.prepare(&dialect(sql))?;
             params.iter().try_for_each(|params| {
                 bind(&mut statement, params)?;
                 statement.raw_execute().map(|_| ())
@@ -213,7 +211,7 @@ impl Transaction for SqliteTransaction {
             let names: Vec<&str> = table.columns.iter().map(|(name, _)| *name).collect();
             let places: Vec<String> = (1..=names.len()).map(|place| format!("?{place}")).collect();
             let text = format!("INSERT INTO {} ({}) VALUES ({})", table.name, names.join(", "), places.join(", "));
-            let mut statement = connection.prepare_cached(&text)?;
+            let mut statement = connection.prepare(&text)?;
             rows.iter().try_for_each(|row| {
                 bind(&mut statement, &row.0)?;
                 statement.raw_execute().map(|_| ())
@@ -247,7 +245,7 @@ fn some(
     params: &[Value],
     bytes_max: usize,
 ) -> rusqlite::Result<(Vec<Row>, bool)> {
-    let mut statement = connection.prepare_cached(&dialect(sql))?;
+    let mut statement = connection.prepare(&dialect(sql))?;
     bind(&mut statement, params)?;
     collect(&mut statement, bytes_max)
 }
