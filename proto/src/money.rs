@@ -226,12 +226,10 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_reads_back(
-            minor in -99_999_999_999_999_i64..=99_999_999_999_999,
+            minor in -999_999_999_999_i64..=999_999_999_999,
             code in prop::sample::select(alloc::vec!["EUR", "JPY", "BHD"]),
         ) {
-            let minor = minor / 10;
             let currency = currency(code);
-            prop_assume!(minor.unsigned_abs() < 10_u64.pow(12));
             prop_assert_eq!(minor_units(&amount_text(minor, currency), currency), Ok(minor));
         }
 

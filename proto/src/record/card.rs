@@ -165,9 +165,8 @@ fn digit_groups(text: &str) -> Vec<Group> {
 fn has_card_grouping(text: &str, groups: &[Group]) -> bool {
     let mut separators = groups.array_windows::<2>().map(|[one, other]| text.get(one.range.end..other.range.start));
     let first = separators.next();
-    if !separators.all(|separator| Some(separator) == first)
-        || !first.flatten().is_none_or(|text| text.chars().count() == 1)
-    {
+    let is_long = first.flatten().is_some_and(|text| text.chars().count() > 1);
+    if is_long || !separators.all(|separator| Some(separator) == first) {
         return false;
     }
     let mut lengths = groups.iter().map(|group| group.range.len());

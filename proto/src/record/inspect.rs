@@ -113,7 +113,7 @@ impl Walk<'_> {
     }
 
     fn object(&mut self, table: &Table, members: &[Member<'_>], path: &Path<'_>, currency: Option<Currency>) {
-        let currency = own_currency(table, members).unwrap_or(currency);
+        let currency = currency_of(table, members, currency);
         let mut seen: u64 = 0;
         let mut unknown: Vec<&str> = Vec::new();
         for (key, node) in members {
@@ -352,11 +352,12 @@ fn is_needed(need: Need, members: &[Member<'_>]) -> bool {
     }
 }
 
-/// The currency that an object states for its amounts: none where its table has no such field, `Some(None)` where the text is none.
-fn own_currency(table: &Table, members: &[Member<'_>]) -> Option<Option<Currency>> {
-    let field = table.fields.iter().find(|field| matches!(field.holds, Type::Currency))?;
-    let code = members.iter().find(|(key, _)| key == field.name).and_then(|(_, node)| node.as_text());
-    Some(code.and_then(|code| Currency::from_code(code).ok()))
+/// The currency that an object's amounts are in: its own where it has one, else that of the object around it. None where the text
+/// that should be it is none, which is a fault of its own.
+fn currency_of(table: &Table, members: &[Member<'_>], around: Option<Currency>) -> Option<Currency> {
+    let Some(field) = table.fields.iter().find(|field| matches!(field.holds, Type::Currency)) else { return around };
+    let (_, node) = members.iter().find(|(key, _)| key == field.name)?;
+    Currency::from_code(node.as_text()?).ok()
 }
 
 /// Checks an amount. Where the currency is unknown, which is a fault of its own, only its form is.
@@ -379,8 +380,15 @@ pub(crate) fn is_trace_parent(text: &str) -> bool {
 
 fn expected(holds: Type) -> &'static str {
     match holds {
-        Type::Identifier | Type::Text | Type::OpenChoice(_) | Type::Choice(_) => "a text",
-        Type::Gtin | Type::TraceParent | Type::Currency | Type::Date | Type::DateTime => "a text",
+        Type::Identifier
+        | Type::Text
+        | Type::OpenChoice(_)
+        | Type::Choice(_)
+        | Type::Gtin
+        | Type::TraceParent
+        | Type::Currency
+        | Type::Date
+        | Type::DateTime => "a text",
         Type::Reference => "a text or a whole number",
         Type::Decimal | Type::Amount => "a decimal string such as \"4.49\"",
         Type::Integer => "a whole number",

@@ -222,7 +222,7 @@ pub(crate) fn canonicalise(root: &Node<'_>, without: &str, output: &mut Vec<u8>)
         Node::Object(members) => {
             write_object(members.iter().filter(|(key, _)| key != without).collect(), output);
         }
-        other => write_node(other, output),
+        Node::Null | Node::Bool(_) | Node::Number(_) | Node::Text(_) | Node::List(_) => write_node(root, output),
     }
 }
 
@@ -266,6 +266,7 @@ fn compare_keys(one: &str, other: &str) -> Ordering {
     if one.is_ascii() && other.is_ascii() { one.cmp(other) } else { one.encode_utf16().cmp(other.encode_utf16()) }
 }
 
+#[expect(clippy::ptr_arg, reason = "whether the parser borrowed the text tells whether it can hold anything to escape")]
 fn write_text(text: &Cow<'_, str>, output: &mut Vec<u8>) {
     output.push(b'"');
     let plain = match text {

@@ -70,9 +70,8 @@ impl Masking<'_> {
         match (holds, &mut *node) {
             (Some(Type::Gtin), Node::Text(text)) if card::is_gtin(text) => {}
             (Some(Type::TraceParent), Node::Text(text)) if is_trace_parent(text) => {}
-            (Some(Type::Identifier | Type::Reference | Type::Choice(_) | Type::Decimal | Type::Amount), _)
-            | (Some(Type::Integer | Type::Boolean | Type::Date | Type::DateTime | Type::Currency), _)
-            | (_, Node::Null | Node::Bool(_)) => {}
+            (_, Node::Null | Node::Bool(_)) => {}
+            (Some(holds), _) if !holds.is_free() => {}
             (_, Node::Text(text)) => {
                 if let Some(masked) = self.rule.masked(text) {
                     self.note(path);

@@ -68,6 +68,33 @@ pub(crate) enum Type {
     Opaque,
 }
 
+impl Type {
+    /// Whether text in it names nothing and has no form of its own, so that a card number in it is masked, not refused.
+    pub(crate) const fn is_free(self) -> bool {
+        match self {
+            Self::Identifier
+            | Self::Reference
+            | Self::Choice(_)
+            | Self::Decimal
+            | Self::Amount
+            | Self::Integer
+            | Self::Boolean
+            | Self::Date
+            | Self::DateTime
+            | Self::Currency => false,
+            Self::Text
+            | Self::Texts(_)
+            | Self::OpenChoice(_)
+            | Self::Gtin
+            | Self::TraceParent
+            | Self::Object(_)
+            | Self::List(_, _)
+            | Self::Attributes
+            | Self::Opaque => true,
+        }
+    }
+}
+
 /// Whether a field must be there. A null stands for an absent field.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Need {
@@ -130,7 +157,13 @@ pub fn json_schema(kind: Kind) -> Option<Value> {
     let mut schema = object_schema(table);
     schema.insert("$schema".into(), "https://json-schema.org/draft/2020-12/schema".into());
     if kind == Kind::TRANSACTION {
-        schema.insert("anyOf".into(), json!([{ "required": ["document_id"] }, { "required": ["sequence_number"] }]));
+        schema.insert(
+            "anyOf".into(),
+            json!([
+                { "required": ["document_id"], "properties": { "document_id": { "type": "string" } } },
+                { "required": ["sequence_number"], "properties": { "sequence_number": { "type": "integer" } } },
+            ]),
+        );
     }
     Some(Value::Object(schema))
 }
@@ -160,7 +193,7 @@ fn object_schema(table: &Table) -> Map<String, Value> {
         if let Need::RequiredIf { field: sibling, values } = field.need {
             conditions.push(json!({
                 "if": { "properties": { sibling: { "enum": values } }, "required": [sibling] },
-                "then": { "required": [field.name] },
+                "then": { "required": [field.name], "properties": { (field.name): { "type": type_schema(field.holds).get("type") } } },
             }));
         }
         schema.insert("description".into(), field.doc.into());

@@ -62,7 +62,7 @@ pub(super) enum TenderState {
 
 #[derive(Debug)]
 pub(super) struct Tender<'n> {
-    pub(super) tender_type: &'n str,
+    pub(super) means: &'n str,
     pub(super) amount: i64,
     pub(super) state: TenderState,
 }
@@ -73,7 +73,7 @@ pub(crate) struct Transaction<'n> {
     pub(super) workstation_id: &'n str,
     pub(crate) sequence_number: Option<u64>,
     pub(crate) sequence_epoch: u64,
-    pub(super) transaction_type: TransactionType,
+    pub(super) tells: TransactionType,
     pub(super) status: TransactionStatus,
     pub(super) training_mode: bool,
     pub(super) currency: Currency,
@@ -101,7 +101,7 @@ impl<'n> Transaction<'n> {
             workstation_id: fields.required_text("workstation_id")?,
             sequence_number: fields.integer("sequence_number"),
             sequence_epoch: fields.integer("sequence_epoch").unwrap_or_default(),
-            transaction_type: transaction_type(fields.required_text("type")?)?,
+            tells: transaction_type(fields.required_text("type")?)?,
             status: status(fields.text("status"))?,
             training_mode: fields.flag("training_mode"),
             currency,
@@ -116,9 +116,7 @@ impl<'n> Transaction<'n> {
 
     /// Whether it may move stock: finished, no training, no mere opening of the drawer.
     pub(super) fn counts(&self) -> bool {
-        self.status == TransactionStatus::Finished
-            && !self.training_mode
-            && self.transaction_type != TransactionType::NoSale
+        self.status == TransactionStatus::Finished && !self.training_mode && self.tells != TransactionType::NoSale
     }
 
     pub(crate) fn facts(&self, envelope: &Envelope) -> Result<TransactionFacts, FactsError> {
@@ -136,7 +134,7 @@ impl<'n> Transaction<'n> {
                 .ok_or(FactsError::Field { field: "business_day_date" })?,
             sequence_number: self.sequence_number,
             sequence_epoch: self.sequence_epoch,
-            transaction_type: self.transaction_type,
+            transaction_type: self.tells,
             status: self.status,
             training_mode: self.training_mode,
             currency_code: self.currency.code().to_string(),
@@ -154,9 +152,9 @@ impl<'n> Transaction<'n> {
         let mut sums: Vec<TenderSum> = Vec::new();
         let counted = self.tenders.iter().flatten().filter(|tender| tender.state != TenderState::CountsNot);
         for tender in counted {
-            match sums.iter_mut().find(|sum| sum.tender_type == tender.tender_type) {
+            match sums.iter_mut().find(|sum| sum.tender_type == tender.means) {
                 Some(sum) => sum.amount = sum.amount.saturating_add(tender.amount),
-                None => sums.push(TenderSum { tender_type: tender.tender_type.to_string(), amount: tender.amount }),
+                None => sums.push(TenderSum { tender_type: tender.means.to_string(), amount: tender.amount }),
             }
         }
         sums
@@ -277,10 +275,6 @@ impl<'n> Tender<'n> {
             Some("unknown") => TenderState::Unknown,
             Some(_) => return Err(FactsError::Field { field: "state" }),
         };
-        Ok(Self {
-            tender_type: fields.required_text("type")?,
-            amount: fields.required_amount("amount", currency)?,
-            state,
-        })
+        Ok(Self { means: fields.required_text("type")?, amount: fields.required_amount("amount", currency)?, state })
     }
 }

@@ -29,7 +29,7 @@ impl Transaction<'_> {
                 flags.raise(flag::NEGATIVE_PRICE, || format!("/line_items/{index}"));
             }
             if let Some(field) = line.wrong_sign()
-                && self.transaction_type != TransactionType::Void
+                && self.tells != TransactionType::Void
             {
                 flags.raise(flag::SIGN_MISMATCH, || format!("/line_items/{index}/{field}"));
             }
@@ -77,8 +77,8 @@ impl Transaction<'_> {
                 TenderState::Unknown => flags.raise(flag::TENDER_UNKNOWN, || format!("/tenders/{index}/state")),
                 TenderState::Counts => {}
             }
-            let is_change_taken_in = tender.tender_type == "change" && tender.amount > 0;
-            if is_change_taken_in && self.transaction_type != TransactionType::Void {
+            let is_change_taken_in = tender.means == "change" && tender.amount > 0;
+            if is_change_taken_in && self.tells != TransactionType::Void {
                 flags.raise(flag::SIGN_MISMATCH, || format!("/tenders/{index}/amount"));
             }
             sum = sum.saturating_add(tender.amount.into());
