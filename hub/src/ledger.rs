@@ -28,6 +28,7 @@ pub mod sqlite;
 mod tests;
 mod watch;
 
+pub use desk::read_copy;
 pub use read::{
     AgentView, Cursor, EntryView, ExceptionFilter, ExceptionView, Gauges, LaneView, PageQuery,
     RecordsPage, StockView, TotalsRow,
@@ -173,6 +174,8 @@ pub trait Ledger: Debug + Send + Sync {
     fn post(&self, bounds: PostingBounds) -> Work<'_, Posted>;
     /// Where lanes stand, as of now.
     fn marks<'a>(&'a self, lanes: &'a [(Source, LaneKey)]) -> Work<'a, Vec<(Source, Option<SessionId>, Mark)>>;
+    /// The hub epoch as this process knows it.
+    fn hub_epoch(&self) -> SessionId;
     /// Looks whether the ledger went back.
     fn beat(&self) -> Work<'_, Beat>;
     /// After [`LedgerError::WentBack`]: gives the ledger a new hub epoch, unless it has one already.
@@ -195,8 +198,8 @@ pub trait Ledger: Debug + Send + Sync {
     fn stock<'a>(&'a self, store_id: &'a str) -> Work<'a, Vec<StockView>>;
     /// Counts for metrics and readiness.
     fn gauges(&self) -> Work<'_, Gauges>;
-    /// The last position that was given, and the cursor that stands there.
-    fn end(&self) -> Work<'_, Cursor>;
+    /// The cursor at a position, or at the last that was given.
+    fn cursor(&self, position: Option<u64>) -> Work<'_, Cursor>;
 }
 
 /// The ledger in an SQL database.
@@ -222,10 +225,5 @@ impl SqlLedger {
     /// What kind of database it is, for people.
     pub fn kind(&self) -> &'static str {
         self.database.name()
-    }
-
-    /// The hub epoch as this process knows it.
-    pub fn hub_epoch(&self) -> SessionId {
-        self.watch.hub_epoch()
     }
 }

@@ -333,6 +333,12 @@ pub async fn run(ledger: Arc<dyn Ledger>, mut stored: watch::Receiver<u64>, post
                 bounds.records_max = (bounds.records_max / 8).max(1);
                 failures = failures.saturating_add(1);
             }
+            Err(LedgerError::WentBack { under }) => {
+                failures = failures.saturating_add(1);
+                if let Err(error) = ledger.come_back(under).await {
+                    tracing::warn!(%error, "The ledger went back, and cannot be reached again yet");
+                }
+            }
             Err(error) => {
                 failures = failures.saturating_add(1);
                 tracing::warn!(%error, "Posting waits");

@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 /// Why no connection can be encrypted.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
+pub(crate) enum TlsError {
     /// A file cannot be read, or holds nothing of its kind.
     #[error("{file} holds no usable {what}: {why}")]
     Pem {
@@ -31,7 +31,7 @@ pub enum TlsError {
 }
 
 /// A client's configuration: whom to trust, and who we are.
-pub fn client(ca_file: &Path, identity: Option<&(PathBuf, PathBuf)>) -> Result<ClientConfig, TlsError> {
+pub(crate) fn client(ca_file: &Path, identity: Option<&(PathBuf, PathBuf)>) -> Result<ClientConfig, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(ca_file)? {
         roots.add(certificate).map_err(|error| pem(ca_file, "certificate", &error))?;

@@ -13,7 +13,7 @@ use counterfoil_proto::time::ClockQuality;
 
 use super::intake::{LaneOf, advance, of_incident, raise, read_state, store_params};
 use super::posting::{read_lane, read_source};
-use super::sql::{Role, Transaction, Value, Work};
+use super::sql::{Database, Role, Transaction, Value, Work};
 use super::{
     AgentView, Arrival, Beat, Cursor, ExceptionFilter, ExceptionView, Gauges, Ledger, LedgerError, PageQuery, Posted,
     PostingBounds, RecordsPage, SqlLedger, StockView, Taken, TotalsRow, Welcomed, watch,
@@ -246,17 +246,11 @@ impl SqlLedger {
         Ok(marks)
     }
 
-    async fn every_mark(&self) -> Result<(SessionId, Vec<(Source, Mark)>), LedgerError> {
-        let row = watch::first(self.database.read("SELECT hub_epoch FROM hub WHERE one = 1", vec![]).await?);
-        let hub_epoch = SessionId(row.ok_or(LedgerError::Shape)?.read().array()?);
-        let sql = "SELECT stream, store_id, agent_id, epoch, lane, state FROM streams ORDER BY store_id, agent_id, epoch, lane";
-        let mut marks = Vec::new();
-        for row in self.database.read(sql, vec![]).await? {
-            let mut row = row.read();
-            let (_, source, epoch, lane) = read_lane(&mut row)?;
-            marks.push((source, read_state(&row.bytes()?)?.mark(LaneKey { epoch, lane })));
-        }
-        Ok((hub_epoch, marks))
+    /// Whether the ledger ever had that hub epoch.
+    pub async fn was_epoch(&self, hub_epoch: SessionId) -> Result<bool, LedgerError> {
+        let sql = "SELECT number FROM hub_epochs WHERE hub_epoch = $1";
+        let rows = self.database.read(sql, vec![hub_epoch.0.into()]).await?;
+        Ok(!rows.is_empty())
     }
 
     async fn every_agent(&self) -> Result<Vec<Source>, LedgerError> {
@@ -267,6 +261,20 @@ impl SqlLedger {
         }
         Ok(agents)
     }
+}
+
+/// Every lane's mark as a database holds it, which may be a copy that nobody opened as a ledger.
+pub async fn read_copy(database: &dyn Database) -> Result<(SessionId, Vec<(Source, Mark)>), LedgerError> {
+    let row = watch::first(database.read("SELECT hub_epoch FROM hub WHERE one = 1", vec![]).await?);
+    let hub_epoch = SessionId(row.ok_or(LedgerError::Shape)?.read().array()?);
+    let sql = "SELECT stream, store_id, agent_id, epoch, lane, state FROM streams ORDER BY store_id, agent_id, epoch, lane";
+    let mut marks = Vec::new();
+    for row in database.read(sql, vec![]).await? {
+        let mut row = row.read();
+        let (_, source, epoch, lane) = read_lane(&mut row)?;
+        marks.push((source, read_state(&row.bytes()?)?.mark(LaneKey { epoch, lane })));
+    }
+    Ok((hub_epoch, marks))
 }
 
 const fn clock(quality: ClockQuality) -> &'static str {
@@ -313,6 +321,9 @@ impl Ledger for SqlLedger {
     fn marks<'a>(&'a self, lanes: &'a [(Source, LaneKey)]) -> Work<'a, Vec<(Source, Option<SessionId>, Mark)>> {
         Box::pin(self.marks_of(lanes))
     }
+    fn hub_epoch(&self) -> SessionId {
+        self.watch.hub_epoch()
+    }
     fn beat(&self) -> Work<'_, Beat> {
         Box::pin(self.look())
     }
@@ -326,7 +337,7 @@ impl Ledger for SqlLedger {
         Box::pin(self.raise_to(copy))
     }
     fn all_marks(&self) -> Work<'_, (SessionId, Vec<(Source, Mark)>)> {
-        Box::pin(self.every_mark())
+        Box::pin(read_copy(&*self.database))
     }
     fn stores<'a>(&'a self, store_id: Option<&'a str>) -> Work<'a, Vec<AgentView>> {
         Box::pin(self.view_stores(store_id))
@@ -346,7 +357,7 @@ impl Ledger for SqlLedger {
     fn gauges(&self) -> Work<'_, Gauges> {
         Box::pin(self.count())
     }
-    fn end(&self) -> Work<'_, Cursor> {
-        Box::pin(self.end_cursor())
+    fn cursor(&self, position: Option<u64>) -> Work<'_, Cursor> {
+        Box::pin(self.place(position))
     }
 }

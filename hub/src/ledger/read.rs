@@ -327,8 +327,9 @@ impl SqlLedger {
         Ok(Some(check_of(Digest(row.read().array()?))))
     }
 
-    pub(super) async fn end_cursor(&self) -> Result<Cursor, LedgerError> {
-        self.cursor_at(self.last_position().await?).await
+    pub(super) async fn place(&self, position: Option<u64>) -> Result<Cursor, LedgerError> {
+        let last = self.last_position().await?;
+        self.cursor_at(position.map_or(last, |position| position.min(last))).await
     }
 
     /// Refuses a cursor that does not stand in this ledger as it is now.

@@ -156,6 +156,18 @@ struct SqliteTransaction {
     _turn: OwnedMutexGuard<()>,
 }
 
+impl Drop for SqliteTransaction {
+    fn drop(&mut self) {
+        let undo: Job = Box::new(|connection| {
+            if !connection.is_autocommit() {
+                drop(connection.execute_batch("ROLLBACK"));
+            }
+        });
+        // Where the thread is that far behind, the next transaction undoes this one.
+        drop(self.thread.jobs.try_send(undo));
+    }
+}
+
 impl Transaction for SqliteTransaction {
     fn query(&mut self, sql: &'static str, params: Vec<Value>) -> Work<'_, Vec<Row>> {
         Box::pin(async move { self.thread.run(move |connection| rows(connection, sql, &params)).await })

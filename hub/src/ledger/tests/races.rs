@@ -117,13 +117,13 @@ async fn a_restored_ledger_is_noticed_gets_a_new_hub_epoch_and_refuses_old_curso
         let one = source("0001", "a");
         ledger.take(&[trade(&one, 1, sales(1..=5))]).await.unwrap();
         post_all(&ledger).await;
-        let early = ledger.end().await.unwrap();
+        let early = ledger.cursor(None).await.unwrap();
         let before = ledger.hub_epoch();
         assert_eq!(ledger.beat().await.unwrap(), Beat::Same(before));
         ledger.take(&[trade(&one, 6, sales(6..=9))]).await.unwrap();
         other.beat().await.unwrap();
         post_all(&ledger).await;
-        let late = ledger.end().await.unwrap();
+        let late = ledger.cursor(None).await.unwrap();
         assert_eq!((early.position, late.position), (5, 9));
         let state = super::super::intake::write_state(&{
             let mut state = counterfoil_proto::sync::receiver::LaneState::new(LaneKey { epoch: epoch(1), lane: Lane::Trade });
@@ -175,12 +175,12 @@ async fn a_restore_that_nobody_saw_is_found_by_the_record_that_a_cursor_stood_on
         let one = source("0001", "a");
         ledger.take(&[trade(&one, 1, sales(1..=5))]).await.unwrap();
         post_all(&ledger).await;
-        let mut cursor = ledger.end().await.unwrap();
+        let mut cursor = ledger.cursor(None).await.unwrap();
         cursor.check ^= 1;
         let query = PageQuery { after: Some(cursor), limit: 10, ..PageQuery::default() };
         assert!(matches!(ledger.records(&query).await, Err(LedgerError::Cursor { .. })));
-        let text = ledger.end().await.unwrap().to_string();
-        assert_eq!(text.parse(), Ok(ledger.end().await.unwrap()));
+        let text = ledger.cursor(None).await.unwrap().to_string();
+        assert_eq!(text.parse(), Ok(ledger.cursor(None).await.unwrap()));
     }
 }
 
