@@ -306,5 +306,3 @@ fn count(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-#[cfg(test)]
-mod tests;

@@ -1,59 +1,51 @@
 //! The configuration: what was written (file, then environment over it), and what was checked.
 //!
-//! Invariant: a [`Config`] is complete and coherent. Every key, its default and its reason stand in [`KEYS`]; what is not in
+//! Invariant: a [`Config`] is complete and coherent. Every key, its default and its reason stand in one table; what is not in
 //! there is refused with file, line and what to write instead. Secrets are in files that the configuration names. Nothing
 //! is opened here but the file of tokens.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use counterfoil_config::key::{Form, Key, Presence, key};
+use counterfoil_config::written::{Fault, Origin, Schema, Written};
 use counterfoil_proto::topic;
-use toml::de::{DeTable, DeValue};
 
 use crate::api::tokens::Tokens;
 use crate::ledger::SafeWhen;
 
-/// What variables of the environment begin with that override keys: `COUNTERFOIL__LEDGER__URL` is `ledger.url`.
-pub const ENVIRONMENT_PREFIX: &str = "COUNTERFOIL__";
-
-/// A key of the file.
-struct Key {
-    name: &'static str,
-    default: Option<&'static str>,
-    /// What it is for; shown where it is missing or wrong.
-    reason: &'static str,
-}
-
-const fn key(name: &'static str, default: Option<&'static str>, reason: &'static str) -> Key {
-    Key { name, default, reason }
-}
+use Form::{Choice, Count, Flag, Path as PathForm, Text};
+use Presence::{Default, Optional, Required};
 
 const KEYS: &[Key] = &[
-    key("mqtt.url", None, "the broker: mqtt://host:1883, or mqtts://host:8883 with TLS"),
-    key("mqtt.ca_file", None, "PEM file with the certificates that sign the broker's; needed for mqtts"),
-    key("mqtt.cert_file", None, "PEM file with this hub's certificate chain"),
-    key("mqtt.key_file", None, "PEM file with the key of mqtt.cert_file"),
-    key("mqtt.username", None, "for brokers that ask for a password"),
-    key("mqtt.password_file", None, "file with the password of mqtt.username"),
-    key("mqtt.topic_prefix", Some(topic::DEFAULT_PREFIX), "the head of all topics, the same on agents and hub"),
-    key("mqtt.share_group", Some("hub"), "the group in which hub processes share what agents send; 1 to 32 letters, digits, '_' or '-'"),
-    key("mqtt.client_id", Some("hub"), "the MQTT client id is this and a random suffix; 1 to 48 letters, digits, '_', '.' or '-'"),
-    key("ledger.url", None, "sqlite:hub.db, or postgres://user@host/database"),
-    key("ledger.password_file", None, "file with the password for PostgreSQL"),
-    key("ledger.ca_file", None, "PEM file with the certificates that sign PostgreSQL's; with it the connection is encrypted and verified"),
-    key("ledger.safe", None, "\"stored\": an agent may give a record up as soon as the ledger has it; \"confirmed\": when `counterfoil-hub backup-verified` saw it in a restored backup"),
-    key("api.listen", Some("127.0.0.1:7370"), "address and port of the HTTP API"),
-    key("api.tokens_file", None, "file with a line `name role token` for each caller; role is read, support or admin"),
-    key("api.connections_max", Some("256"), "connections at once, 1 to 10000; more wait"),
-    key("broker.embedded", Some("false"), "true runs an MQTT broker inside the hub, for a pilot of a few stores"),
-    key("broker.listen", Some("127.0.0.1:1883"), "address and port of the embedded broker"),
-    key("log.level", Some("info"), "error, warn, info, debug or trace; or filters such as counterfoil_hub=debug"),
+    key("mqtt.url", Text, Required, "the broker: mqtt://host:1883, or mqtts://host:8883 with TLS"),
+    key("mqtt.ca_file", PathForm, Optional, "PEM file with the certificates that sign the broker's; needed for mqtts"),
+    key("mqtt.cert_file", PathForm, Optional, "PEM file with this hub's certificate chain"),
+    key("mqtt.key_file", PathForm, Optional, "PEM file with the key of mqtt.cert_file"),
+    key("mqtt.username", Text, Optional, "for brokers that ask for a password"),
+    key("mqtt.password_file", PathForm, Optional, "file with the password of mqtt.username"),
+    key("mqtt.topic_prefix", Text, Default(topic::DEFAULT_PREFIX), "the head of all topics, the same on agents and hub"),
+    key("mqtt.share_group", Text, Default("hub"), "hub processes of one group share what agents send; 1 to 32 letters, digits, '_' or '-'"),
+    key("mqtt.client_id", Text, Default("hub"), "the client id is this and a random suffix; 1 to 48 letters, digits, '_', '.' or '-'"),
+    key("ledger.url", Text, Required, "sqlite:hub.db, or postgres://user@host/database"),
+    key("ledger.password_file", PathForm, Optional, "file with the password for PostgreSQL"),
+    key("ledger.ca_file", PathForm, Optional, "PEM file with the certificates that sign PostgreSQL's; with it the connection is encrypted and verified"),
+    key("ledger.safe", Choice(&["stored", "confirmed"]), Optional, "when an agent may give a record up: as soon as it is stored, or when backup-verified saw it in a restored backup"),
+    key("api.listen", Text, Default("127.0.0.1:7370"), "address and port of the HTTP API"),
+    key("api.tokens_file", PathForm, Optional, "file with a line `name role token` for each caller; role is read, support or admin"),
+    key("api.connections_max", Count { unit: "connections", min: 1, max: 10_000 }, Default("256"), "at once; more wait"),
+    key("broker.embedded", Flag, Default("false"), "runs an MQTT broker inside the hub, for a pilot of a few stores"),
+    key("broker.listen", Text, Default("127.0.0.1:1883"), "address and port of the embedded broker; loopback only"),
+    key("log.level", Text, Default("info"), "error, warn, info, debug or trace; or filters such as counterfoil_hub=debug"),
 ];
 
-/// Keys that were called differently.
-const RENAMED: &[(&str, &str)] = &[("mqtt.broker", "mqtt.url"), ("ledger.path", "ledger.url"), ("database.url", "ledger.url")];
+const SCHEMA: Schema = Schema {
+    program: "the hub",
+    sample: "config/hub.toml",
+    keys: KEYS,
+    renamed: &[("mqtt.broker", "mqtt.url"), ("ledger.path", "ledger.url"), ("database.url", "ledger.url")],
+};
 
 /// The configuration cannot be taken (exit 78).
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +59,8 @@ pub enum ConfigError {
         why: String,
     },
     /// What was written is wrong, one line each.
-    #[error("{}", .0.join("\n"))]
-    Faults(Vec<String>),
+    #[error("{}", .0.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n"))]
+    Faults(Vec<Fault>),
 }
 
 /// All of it, checked.
@@ -166,20 +158,8 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(file)
             .map_err(|error| ConfigError::File { file: file.to_owned(), why: error.to_string() })?;
-        let mut reading = Reading { file, text: &text, values: BTreeMap::new(), faults: Vec::new() };
-        match DeTable::parse(&text) {
-            Ok(table) => reading.table("", table.get_ref()),
-            Err(error) => {
-                let line = error.span().map_or(1, |span| line_of(&text, span.start));
-                reading.faults.push(format!("{}:{line}: {}", file.display(), error.message()));
-            }
-        }
-        for (variable, value) in environment {
-            let Some(path) = variable.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
-            let name = path.replace("__", ".").to_ascii_lowercase();
-            reading.take(&name, value, variable.clone());
-        }
-        reading.check()
+        let written = Written::read(file, &text, environment, &SCHEMA).map_err(ConfigError::Faults)?;
+        Check { file, written, faults: Vec::new() }.all()
     }
 }
 
@@ -190,72 +170,24 @@ impl fmt::Display for Config {
     }
 }
 
-fn line_of(text: &str, at: usize) -> usize {
-    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
-}
-
-struct Reading<'a> {
+struct Check<'a> {
     file: &'a Path,
-    text: &'a str,
-    /// Text and origin of each key.
-    values: BTreeMap<&'static str, (String, String)>,
-    faults: Vec<String>,
+    written: Written,
+    faults: Vec<Fault>,
 }
 
-impl Reading<'_> {
-    fn table(&mut self, prefix: &str, table: &DeTable<'_>) {
-        for (name, value) in table {
-            let full = if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
-            let origin = format!("{}:{}", self.file.display(), line_of(self.text, name.span().start));
-            match value.get_ref() {
-                DeValue::Table(inner) if prefix.is_empty() => self.table(&full, inner),
-                DeValue::String(text) => self.take(&full, text.to_string(), origin),
-                DeValue::Boolean(flag) => self.take(&full, flag.to_string(), origin),
-                DeValue::Integer(number) => self.take(&full, number.to_string(), origin),
-                DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
-                    self.faults.push(format!("{origin}: `{full}` must be text in quotes, true or false, or a whole number"));
-                }
-            }
-        }
-    }
-
-    fn take(&mut self, name: &str, value: String, origin: String) {
-        if let Some((_, new)) = RENAMED.iter().find(|(old, _)| *old == name) {
-            self.faults.push(format!("{origin}: `{name}` has been renamed to `{new}`; write that instead"));
-        } else if let Some(key) = KEYS.iter().find(|key| key.name == name) {
-            self.values.insert(key.name, (value, origin));
-        } else {
-            let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
-            let near = KEYS.iter().find(|key| last(key.name) == last(name)).map_or_else(
-                || "remove it, or see the sample config/hub.toml".to_owned(),
-                |key| format!("did you mean `{}`?", key.name),
-            );
-            self.faults.push(format!("{origin}: `{name}` is not a key of the hub; {near}"));
-        }
-    }
-
+impl Check<'_> {
     fn text(&self, name: &str) -> Option<&str> {
-        let written = self.values.get(name).map(|(value, _)| value.as_str());
-        written.or_else(|| KEYS.iter().find(|key| key.name == name).and_then(|key| key.default))
+        self.written.text(name)
     }
 
     fn fault(&mut self, name: &str, what: &str) {
-        let origin = self.values.get(name).map_or_else(|| self.file.display().to_string(), |(_, origin)| origin.clone());
-        self.faults.push(format!("{origin}: `{name}` {what}"));
-    }
-
-    fn required(&mut self, name: &str) -> Option<String> {
-        let found = self.text(name).map(str::to_owned);
-        if found.is_none() {
-            let reason = KEYS.iter().find(|key| key.name == name).map_or("", |key| key.reason);
-            self.fault(name, &format!("is missing; write {reason}"));
-        }
-        found
+        let message = format!("`{name}` {what}");
+        self.faults.push(Fault { file: self.file.to_owned(), origin: self.written.origin(name), message });
     }
 
     fn parsed<T>(&mut self, name: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
-        let text = self.required(name)?;
-        let found = read(&text);
+        let found = read(self.text(name)?);
         if found.is_none() {
             let reason = KEYS.iter().find(|key| key.name == name).map_or("", |key| key.reason);
             self.fault(name, &format!("cannot be taken; expected: {reason}"));
@@ -272,9 +204,9 @@ impl Reading<'_> {
         self.file.parent().unwrap_or(Path::new("")).join(path)
     }
 
-    fn check(mut self) -> Result<Config, ConfigError> {
+    fn all(mut self) -> Result<Config, ConfigError> {
         let (mqtt, ledger, api) = (self.mqtt(), self.ledger(), self.api());
-        let is_embedded = self.parsed("broker.embedded", |text| text.parse::<bool>().ok()).unwrap_or(false);
+        let is_embedded = self.written.flag("broker.embedded");
         let listen = self.parsed("broker.listen", |text| text.parse::<SocketAddr>().ok());
         if is_embedded && cfg!(not(feature = "embedded-broker")) {
             self.fault("broker.embedded", "is true, but this hub was built without a broker; run one, and write false");
@@ -287,7 +219,7 @@ impl Reading<'_> {
         match (mqtt, ledger, api) {
             (Some(mut mqtt), Some(ledger), Some(api)) if self.faults.is_empty() => {
                 if is_embedded {
-                    // The embedded broker has one hub, and its shared subscriptions are not needed.
+                    // The embedded broker has one hub, and its shared subscriptions are not to be relied upon.
                     mqtt.share_group = None;
                 }
                 Ok(Config { mqtt, ledger, api, broker: listen.filter(|_| is_embedded), log_level, shown })
@@ -328,7 +260,7 @@ impl Reading<'_> {
     }
 
     fn ledger(&mut self) -> Option<LedgerConfig> {
-        let url = self.required("ledger.url")?;
+        let url = self.text("ledger.url")?.to_owned();
         let safe = self.text("ledger.safe").map(str::to_owned);
         let (password_file, ca_file) = (self.path("ledger.password_file"), self.path("ledger.ca_file"));
         let place = if let Some(path) = url.strip_prefix("sqlite:") {
@@ -338,7 +270,7 @@ impl Reading<'_> {
             if config.is_err() {
                 self.fault("ledger.url", "is not a URL that PostgreSQL understands; write postgres://user@host/database");
             }
-            let is_in_file = self.values.get("ledger.url").is_some_and(|(_, origin)| !origin.starts_with(ENVIRONMENT_PREFIX));
+            let is_in_file = matches!(self.written.origin("ledger.url"), Origin::Line(_));
             if is_in_file && config.is_ok_and(|config| config.get_password().is_some()) {
                 self.fault("ledger.url", "has a password in it; put that into a file and write its path to `ledger.password_file`");
             }
@@ -348,15 +280,11 @@ impl Reading<'_> {
             return None;
         };
         let safe_when = match (safe.as_deref(), &place) {
-            (Some("stored"), _) | (None, Place::Sqlite(_)) => SafeWhen::Stored,
             (Some("confirmed"), _) => SafeWhen::Confirmed,
+            (Some(_), _) | (None, Place::Sqlite(_)) => SafeWhen::Stored,
             (None, Place::Postgres { .. }) => {
                 self.fault("ledger.safe", "is missing, and has to be chosen with PostgreSQL: write \"stored\" where losing the database \
                     may lose what agents gave up since the backup, or \"confirmed\" and run `counterfoil-hub backup-verified` after each restore test");
-                return None;
-            }
-            (Some(_), _) => {
-                self.fault("ledger.safe", "must be \"stored\" or \"confirmed\"");
                 return None;
             }
         };
@@ -365,7 +293,7 @@ impl Reading<'_> {
 
     fn api(&mut self) -> Option<ApiConfig> {
         let listen = self.parsed("api.listen", |text| text.parse::<SocketAddr>().ok());
-        let most = self.parsed("api.connections_max", |text| text.parse().ok().filter(|most| (1..=10_000).contains(most)));
+        let connections_max = usize::try_from(self.written.number("api.connections_max")).unwrap_or(usize::MAX);
         let tokens = match self.path("api.tokens_file").map(|file| Tokens::read(&file)) {
             Some(Ok(tokens)) => Some(tokens),
             Some(Err(why)) => {
@@ -378,29 +306,19 @@ impl Reading<'_> {
         if !listen.ip().is_loopback() && tokens.is_none() {
             self.fault("api.listen", "is not a loopback address, so callers need tokens: write `api.tokens_file`, or listen on 127.0.0.1:7370");
         }
-        Some(ApiConfig { listen, tokens, connections_max: most? })
+        Some(ApiConfig { listen, tokens, connections_max })
     }
 
+    /// A password that came with the environment is not shown.
     fn shown(&self) -> String {
-        let mut text = format!("# {}\n", self.file.display());
-        let mut table = "";
-        for key in KEYS {
-            let (of, name) = key.name.split_once('.').unwrap_or(("", key.name));
-            if of != table {
-                table = of;
-                text.push_str(&format!("\n[{table}]\n"));
+        let text = format!("# {}\n{}", self.file.display(), self.written);
+        match self.text("ledger.url").filter(|url| url.contains('@')) {
+            Some(url) => {
+                let place = url.rsplit('@').next().unwrap_or_default();
+                text.replace(&format!("{url:?}"), &format!("\"postgres://…@{place}\""))
             }
-            let line = match (self.values.get(key.name), key.default) {
-                (Some((_, origin)), _) if key.name == "ledger.url" && origin.starts_with(ENVIRONMENT_PREFIX) => {
-                    format!("{name} = …  # {origin}\n")
-                }
-                (Some((value, origin)), _) => format!("{name} = {value:?}  # {origin}\n"),
-                (None, Some(default)) => format!("{name} = {default:?}  # default\n"),
-                (None, None) => format!("# {name} is not set\n"),
-            };
-            text.push_str(&line);
+            None => text,
         }
-        text
     }
 }
 
@@ -469,10 +387,10 @@ mod tests {
         refused(&format!("{GOOD}pool = 3\n"), &[], "/hub.toml:5: `ledger.pool` is not a key of the hub");
         refused("[mqtt]\nbroker = \"x\"\n", &[], "/hub.toml:2: `mqtt.broker` has been renamed to `mqtt.url`");
         refused("[mqtt]\nurl = \"mqtts://b\"\n", &[], "`mqtt.ca_file` is missing");
-        refused("[mqtt\n", &[], "/hub.toml:1:");
+        refused("[mqtt\n", &[], "this is not TOML");
         refused(GOOD, &[("COUNTERFOIL__LEDGER__URL", "postgres://a@b/c")], "`ledger.safe` is missing, and has to be chosen");
         refused(GOOD, &[("COUNTERFOIL__API__LISTEN", "0.0.0.0:7370")], "callers need tokens");
-        refused(GOOD, &[("COUNTERFOIL__BROKER__EMBEDDED", "yes")], "COUNTERFOIL__BROKER__EMBEDDED: `broker.embedded` cannot be taken");
+        refused(GOOD, &[("COUNTERFOIL__BROKER__EMBEDDED", "yes")], "environment variable COUNTERFOIL__BROKER__EMBEDDED: `broker.embedded` must be true or false");
         let secret = "[mqtt]\nurl = \"mqtt://b\"\n[ledger]\nurl = \"postgres://a:secret@b/c\"\nsafe = \"stored\"\n";
         refused(secret, &[], "/hub.toml:4: `ledger.url` has a password in it");
         assert!(!load(secret, &[]).unwrap_err().contains("secret@"));

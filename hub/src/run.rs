@@ -149,3 +149,6 @@ pub async fn backup_verified(config: &Config, copy: &LedgerConfig) -> Result<u64
     }
     Ok(ledger.raise_safe(&marks).await?)
 }
+
+#[cfg(test)]
+mod tests;
