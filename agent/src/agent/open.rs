@@ -40,10 +40,14 @@ impl From<OpenError> for ExitError {
     }
 }
 
-/// Opens what is below the configured data directory, or makes it.
-pub(super) fn open(config: &Config, env: &Env) -> Result<Start, ExitError> {
-    let io = |error: std::io::Error| ExitError::Disk(Box::new(error));
-    let disk: Arc<dyn journal::Disk> = Arc::new(OsDisk::new(&config.data_dir).map_err(io)?);
+/// The disk of the configured data directory.
+pub(super) fn disk(config: &Config) -> Result<Arc<dyn journal::Disk>, ExitError> {
+    let disk = OsDisk::new(&config.data_dir).map_err(|error| ExitError::Disk(Box::new(error)))?;
+    Ok(Arc::new(disk))
+}
+
+/// Opens what is on the disk, or makes it.
+pub(super) fn open(disk: Arc<dyn journal::Disk>, config: &Config, env: &Env) -> Result<Start, ExitError> {
     let limits = JournalConfig {
         segment_bytes: config.journal.segment_bytes,
         bytes_max: config.journal.high_water_bytes,
