@@ -101,12 +101,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let bytes: usize = arrivals.iter().flat_map(|arrival| &arrival.batch.records).map(Vec::len).sum();
     let rate = |seconds: f64| f64::from(u32::try_from(records).unwrap_or(u32::MAX)) / seconds;
     println!("{records} records of {} bytes, groups of {}", bytes / records, BATCH * GROUP);
-    let place = match url.strip_prefix("sqlite:") {
-        Some(path) => Place::Sqlite(path.into()),
-        None => {
-            println!("bare COPY        {:>9.0} records/s", rate(yardstick(&url, &arrivals).await?));
-            Place::Postgres { url: url.clone(), password_file: None, ca_file: None }
-        }
+    let place = if let Some(path) = url.strip_prefix("sqlite:") {
+        Place::Sqlite(path.into())
+    } else {
+        println!("bare COPY        {:>9.0} records/s", rate(yardstick(&url, &arrivals).await?));
+        Place::Postgres { url: url.clone(), password_file: None, ca_file: None }
     };
     let config = LedgerConfig { place, safe_when: SafeWhen::Stored };
     let ledger = Arc::new(SqlLedger::open(counterfoil_hub::database(&config)?, SafeWhen::Stored).await?);

@@ -47,9 +47,9 @@ pub struct Raised {
 
 impl Raised {
     /// A finding about a record.
-    pub fn new(source: &Source, key: RecordKey, code: &str, pointer: String, detail: String) -> Self {
+    pub fn new(source: &Source, key: RecordKey, code: &str, pointer: &str, detail: String) -> Self {
         let code = bounded(code);
-        Self { id: exception_id(key, &code), source: source.clone(), key, pointer: bounded(&pointer), detail, code }
+        Self { id: exception_id(key, &code), source: source.clone(), key, pointer: bounded(pointer), detail, code }
     }
 }
 
@@ -179,7 +179,7 @@ pub fn read(stored: &Stored, opaque: bool) -> Reading {
     let envelope = &record.envelope;
     let mut reading = Reading { conflict: envelope.conflicts_with.is_some(), ..Reading::default() };
     let raise = |code: &str, pointer: &str, detail: String| {
-        Raised::new(&stored.source, stored.key, code, pointer.to_owned(), detail)
+        Raised::new(&stored.source, stored.key, code, pointer, detail)
     };
     for flag in &envelope.flags {
         reading.raised.push(raise(&flag.code, &flag.pointer, String::new()));
@@ -208,7 +208,7 @@ pub fn read(stored: &Stored, opaque: bool) -> Reading {
 }
 
 fn unreadable(stored: &Stored, code: &str, why: &str) -> Reading {
-    let raised = Raised::new(&stored.source, stored.key, code, String::new(), why.to_owned());
+    let raised = Raised::new(&stored.source, stored.key, code, "", why.to_owned());
     Reading { unreadable: true, raised: vec![raised], ..Reading::default() }
 }
 

@@ -323,12 +323,12 @@ impl Receiver {
                 self.want_hello(source);
             }
             if let Some(session) = sessions.get(source).copied().flatten() {
-                self.ack(source, session, taken.hub_epoch, marks);
+                self.ack(source, session, taken.hub_epoch, &marks);
             }
         }
     }
 
-    fn ack(&self, source: &Source, session: SessionId, hub_epoch: SessionId, marks: Vec<Mark>) {
+    fn ack(&self, source: &Source, session: SessionId, hub_epoch: SessionId, marks: &[Mark]) {
         for marks in marks.chunks(MARKS_MAX) {
             let ack = Ack { session, hub_epoch, marks: marks.to_vec(), credit: self.credit() };
             add(&self.counters.acks, u64::from(self.outlet.down(source, &Down::Ack(ack))));
@@ -403,10 +403,10 @@ impl Receiver {
             self.rejects_left = REJECTS_A_MINUTE;
             self.asked.retain(|_, at| at.elapsed() < HELLO_WANTED_INTERVAL);
         }
-        if self.ticks.is_multiple_of(BEAT_TICKS) {
-            if let Err(error) = self.ledger.beat().await {
-                self.after(&error).await?;
-            }
+        if self.ticks.is_multiple_of(BEAT_TICKS)
+            && let Err(error) = self.ledger.beat().await
+        {
+            self.after(&error).await?;
         }
         self.tell_new_epoch().await?;
         self.repeat_marks().await;
@@ -445,7 +445,7 @@ impl Receiver {
             }
         }
         for (source, (session, marks)) in by_agent {
-            self.ack(&source, session, hub_epoch, marks);
+            self.ack(&source, session, hub_epoch, &marks);
         }
         for source in stuck {
             self.want_hello(&source);

@@ -22,7 +22,7 @@ use crate::receiver::{Counters, Receiver};
 use crate::tls;
 
 /// How long a ledger that cannot be reached is waited for at the start; systemd begins anew after that.
-const LEDGER_PATIENCE: Duration = Duration::from_secs(60);
+const LEDGER_PATIENCE: Duration = Duration::from_mins(1);
 /// For a transaction at work when the hub stops; what is not acknowledged comes again.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 

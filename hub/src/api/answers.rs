@@ -15,6 +15,7 @@ pub(super) struct Stores {
 }
 
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names are the contract's")]
 pub(super) struct Store {
     store_id: String,
     agents: Vec<Agent>,
@@ -23,6 +24,7 @@ pub(super) struct Store {
 }
 
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names are the contract's")]
 struct Agent {
     agent_id: String,
     presence: String,

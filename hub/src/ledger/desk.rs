@@ -197,7 +197,7 @@ impl SqlLedger {
         };
         let lane = key.unwrap_or_else(of_agent);
         let key = RecordKey { epoch: lane.epoch, lane: lane.lane, seq: Seq::NONE };
-        let raised = Raised::new(source, key, flag::UNREADABLE_RECORD, String::new(), format!("a batch: {reason}"));
+        let raised = Raised::new(source, key, flag::UNREADABLE_RECORD, "", format!("a batch: {reason}"));
         raise(&mut *tx, &[raised]).await?;
         let settled = self.watch.settle(&mut *tx, Role::Desk).await?;
         self.watch.commit(tx, settled).await.map(|_| ())
@@ -290,11 +290,11 @@ fn of_lineage(source: &Source, incident: &LineageIncident) -> Raised {
     match incident {
         LineageIncident::Clone { returned, between } => {
             let detail = format!("epoch {returned} spoke again after {between}");
-            Raised::new(source, key(*returned), flag::CLONE, String::new(), detail)
+            Raised::new(source, key(*returned), flag::CLONE, "", detail)
         }
         LineageIncident::Rollback { parent, earlier, later } => {
             let detail = format!("epochs {earlier} and {later} both follow {parent}");
-            Raised::new(source, key(*later), flag::ROLLBACK, String::new(), detail)
+            Raised::new(source, key(*later), flag::ROLLBACK, "", detail)
         }
     }
 }

@@ -160,7 +160,7 @@ impl SqlLedger {
         let mut ahead = self.load_known(&mut *tx, arrivals, &mut held, careful).await?;
 
         let mut rows = Vec::new();
-        let mut late = Vec::new();
+        let mut latecomers = Vec::new();
         let mut raised = Vec::new();
         for (index, arrival) in arrivals.iter().enumerate() {
             if ahead.contains(&index) {
@@ -172,11 +172,11 @@ impl SqlLedger {
                 ahead.push(index);
                 continue;
             }
-            judge(lane, arrival, &mut rows, &mut late, &mut raised);
+            judge(lane, arrival, &mut rows, &mut latecomers, &mut raised);
         }
         advance(&mut *tx, &mut held, &mut raised).await?;
         tx.copy(&RECORDS, rows).await?;
-        tx.execute_many("INSERT INTO late (stream, seq, fork) VALUES ($1, $2, $3)", late).await?;
+        tx.execute_many("INSERT INTO late (stream, seq, fork) VALUES ($1, $2, $3)", latecomers).await?;
         self.write_lanes(&mut *tx, &mut held).await?;
         raise(&mut *tx, &raised).await?;
         let settled = self.watch.settle(&mut *tx, Role::Intake).await?;
@@ -280,7 +280,7 @@ async fn sessions(
 }
 
 /// Decides about each record of an arrival, and notes what is to be written.
-fn judge(lane: &mut Held, arrival: &Arrival, rows: &mut Vec<Row>, late: &mut Vec<Vec<Value>>, raised: &mut Vec<Raised>) {
+fn judge(lane: &mut Held, arrival: &Arrival, rows: &mut Vec<Row>, latecomers: &mut Vec<Vec<Value>>, raised: &mut Vec<Raised>) {
     let now = env::wall().0;
     let range = arrival.batch.head.range();
     let mut seq = range.first;
@@ -306,11 +306,11 @@ fn judge(lane: &mut Held, arrival: &Arrival, rows: &mut Vec<Row>, late: &mut Vec
             lane.forks = lane.forks.saturating_add(1);
             let key = RecordKey { epoch: lane.of.1.epoch, lane: lane.of.1.lane, seq };
             let detail = format!("digests {} and {digest}", existing.first().copied().unwrap_or_default());
-            raised.push(Raised::new(&lane.of.0, key, flag::FORK, String::new(), detail));
+            raised.push(Raised::new(&lane.of.0, key, flag::FORK, "", detail));
         }
         lane.all.entry(seq).or_default().push(digest);
         if is_late {
-            late.push(vec![lane.stream.into(), seq.0.into(), fork.into()]);
+            latecomers.push(vec![lane.stream.into(), seq.0.into(), fork.into()]);
         }
         rows.push(Row(vec![
             lane.stream.into(),
@@ -376,15 +376,15 @@ pub(super) fn of_incident(of: &LaneOf, incident: &Incident) -> Raised {
     match incident {
         Incident::Gone(gone) => {
             let detail = format!("{} to {}: {}", gone.range.first, gone.range.last, gone.reason.as_str());
-            Raised::new(source, key(gone.range.first), flag::GONE, String::new(), detail)
+            Raised::new(source, key(gone.range.first), flag::GONE, "", detail)
         }
         Incident::ChainMismatch { seq, stated, found } => {
             let detail = format!("after {seq}: stated {stated}, found {found}");
-            Raised::new(source, key(*seq), flag::CHAIN_MISMATCH, String::new(), detail)
+            Raised::new(source, key(*seq), flag::CHAIN_MISMATCH, "", detail)
         }
         Incident::AgentBehind { last, stored } => {
             let detail = format!("the box has up to {last}, the hub up to {stored}");
-            Raised::new(source, key(*last), flag::ROLLBACK, String::new(), detail)
+            Raised::new(source, key(*last), flag::ROLLBACK, "", detail)
         }
     }
 }

@@ -108,7 +108,7 @@ impl Postgres {
         config
             .application_name("counterfoil-hub")
             .keepalives_idle(Duration::from_secs(30))
-            .tcp_user_timeout(Duration::from_secs(60));
+            .tcp_user_timeout(Duration::from_mins(1));
         Self {
             config,
             tls: tls.map(|tls| MakeRustlsConnect::new((*tls).clone())),
@@ -309,14 +309,13 @@ impl Transaction for PostgresTransaction {
         Box::pin(async move {
             let line = self.line()?;
             // The text differs from the statement with one key, so that the cache of prepared statements keeps both apart.
-            let statement = match line.statements.get(sql) {
-                Some(statement) => statement.clone(),
-                None => {
-                    let text = format!("{sql} = ANY($1)");
-                    let statement = line.client.prepare(&text).await.map_err(refused)?;
-                    line.statements.insert(sql, statement.clone());
-                    statement
-                }
+            let statement = if let Some(statement) = line.statements.get(sql) {
+                statement.clone()
+            } else {
+                let text = format!("{sql} = ANY($1)");
+                let statement = line.client.prepare(&text).await.map_err(refused)?;
+                line.statements.insert(sql, statement.clone());
+                statement
             };
             let keys: Vec<Value> = keys.into_iter().map(Value::from).collect();
             let rows = line.client.query(&statement, &[&keys]).await.map_err(refused)?;
@@ -471,10 +470,12 @@ impl<'a> FromSql<'a> for Value {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn unreachable(error: tokio_postgres::Error) -> LedgerError {
     LedgerError::Unreachable { why: describe(&error) }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn refused(error: tokio_postgres::Error) -> LedgerError {
     let why = describe(&error);
     let Some(code) = error.code() else {

@@ -119,9 +119,9 @@ impl SqlLedger {
 
 async fn fetch(tx: &mut dyn Transaction, bounds: PostingBounds) -> Result<Chunk, LedgerError> {
     let mut chunk = Chunk { records: Vec::new(), late: 0, posted: Vec::new(), more: false };
-    let late = tx.query_some(LATE, vec![int(bounds.records_max)], bounds.bytes_max).await?;
-    chunk.more |= late.1;
-    for row in late.0 {
+    let latecomers = tx.query_some(LATE, vec![int(bounds.records_max)], bounds.bytes_max).await?;
+    chunk.more |= latecomers.1;
+    for row in latecomers.0 {
         let mut row = row.read();
         let (stream, source, epoch, lane) = read_lane(&mut row)?;
         let key = RecordKey { epoch, lane, seq: Seq(row.count()?) };
@@ -224,7 +224,7 @@ async fn settle_identities(
             Standing::Conflict(first) => {
                 mark(mark::CONFLICT, Some(first));
                 let detail = format!("position {first} was first");
-                effects.raised.push(Raised::new(&record.source, record.key, flag::IDENTITY_CONFLICT, String::new(), detail));
+                effects.raised.push(Raised::new(&record.source, record.key, flag::IDENTITY_CONFLICT, "", detail));
             }
         }
         if reading.conflict {

@@ -306,6 +306,7 @@ fn collect(
     Ok((found, false))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn refused(error: rusqlite::Error) -> LedgerError {
     let why = error.to_string();
     match error.sqlite_error_code() {

@@ -13,7 +13,7 @@ use super::*;
 /// Where a ledger lives; it can be opened several times.
 pub(crate) enum Place {
     File(tempfile::TempDir),
-    Server(tokio_postgres::Config),
+    Server(Box<tokio_postgres::Config>),
 }
 
 impl Place {
@@ -28,7 +28,7 @@ impl Place {
     pub(crate) fn database(&self) -> Box<dyn Database> {
         match self {
             Self::File(directory) => Box::new(Sqlite::open(&directory.path().join("hub.db")).unwrap()),
-            Self::Server(config) => Box::new(Postgres::new(config.clone(), None)),
+            Self::Server(config) => Box::new(Postgres::new((**config).clone(), None)),
         }
     }
 }
@@ -43,7 +43,7 @@ pub(crate) fn places() -> Vec<Place> {
         assert!(created.unwrap().success(), "createdb");
         let mut config = tokio_postgres::Config::new();
         config.host_path(&cluster.socket_dir).user("postgres").dbname(&name);
-        places.push(Place::Server(config));
+        places.push(Place::Server(Box::new(config)));
     }
     places
 }
