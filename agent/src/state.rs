@@ -291,6 +291,11 @@ impl State {
         !self.dirty.is_clean()
     }
 
+    /// Whether so much has changed that a checkpoint should not wait for its time: further on it would have to write everything.
+    pub fn is_checkpoint_due(&self) -> bool {
+        self.dirty.is_much()
+    }
+
     /// Position of the last record that was folded.
     pub fn applied(&self) -> Option<u64> {
         self.tables.applied

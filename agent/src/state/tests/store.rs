@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::state::limits::QUARANTINED_MAX;
+use crate::state::limits::{DAYS_MAX, QUARANTINED_MAX};
 use crate::state::rows::RowKey;
-use crate::state::{CheckpointError, Mark, Opened, SyncDoor};
+use crate::state::{CheckpointError, Mark, Opened, SyncDoor, exception_id};
 use counterfoil_proto::record::flag;
 
 struct Place {
@@ -152,6 +152,35 @@ fn every_failed_sync_surfaces_and_does_not_advance_the_checkpoint() {
         assert_eq!(opened.mark.map(|mark| mark.position), Some(4), "sync {failing}");
         assert_eq!(opened.state.tables, journal.state().tables);
     }
+}
+
+#[test]
+fn what_was_given_up_is_gone_from_the_store_too() {
+    let mut journal = Journal::new();
+    journal.append(close(Some("3"), "2026-01-01"));
+    let on = |day: usize| {
+        let mut facts = sale_facts("3", 1, 600);
+        facts.business_day_date = format!("2026-{:02}-{:02}", 2 + day / 28, 1 + day % 28);
+        transaction(facts)
+    };
+    let mut ids = Vec::new();
+    for day in 1..DAYS_MAX {
+        ids.push(exception_id(journal.append(flagged(on(day), &[flag::TOTALS_MISMATCH])), flag::TOTALS_MISMATCH));
+    }
+    let place = Place::new();
+    let mut state = place.open().state;
+    apply_all(&mut state, &journal.frames);
+    state.checkpoint(1, [1; 32]).unwrap();
+    for day in DAYS_MAX..DAYS_MAX + 3 {
+        journal.append(on(day));
+    }
+    journal.append(resolve(&ids[0]));
+    apply_all(&mut state, &journal.frames);
+    state.checkpoint(2, [2; 32]).unwrap();
+    drop(state);
+    let opened = place.open();
+    assert_eq!(opened.state.tables, journal.state().tables);
+    assert_eq!(opened.state.tables.days.gone.len(), 3);
 }
 
 #[test]
