@@ -21,6 +21,8 @@ mod notes;
 mod open;
 mod owner;
 mod report;
+#[cfg(test)]
+mod owner_tests;
 
 pub use owner::{Owner, PositionsSnapshot};
 

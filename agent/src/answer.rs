@@ -1,4 +1,4 @@
-//! The answers that the agent gives, as the HTTP API shows them: the contract's names, and the schemas of its OpenAPI.
+//! The answers that the agent gives, as the HTTP API shows them: the contract's names, and the schemas of its description.
 //!
 //! Invariant: fields are only added. Nothing here computes; the owner of the state fills these in.
 
@@ -162,7 +162,7 @@ pub struct TillTotals {
     pub first_sequence_number: Option<u64>,
     /// The largest number of the day.
     pub last_sequence_number: Option<u64>,
-    /// Beside the totals, never in them: training, no_sale, suspended, canceled, conflicts.
+    /// Beside the totals, never in them: training, no-sale, suspended, canceled, conflicts.
     pub not_counted: BTreeMap<String, u64>,
 }
 

@@ -17,9 +17,8 @@ use jiff::tz::TimeZone;
 use crate::ingress::admit::Tokens;
 
 pub mod keys;
-pub mod written;
 
-use written::{Fault, Origin, Written};
+use counterfoil_config::written::{Fault, Origin, Written};
 
 /// The configuration cannot be taken (exit 78).
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +124,7 @@ pub struct MqttConfig {
     pub topic_prefix: String,
     /// How soon a dead line is noticed; whole seconds.
     pub keep_alive: Duration,
-    /// TCP, TLS and ConnAck together.
+    /// TCP, TLS and the broker's acceptance together.
     pub connect_timeout: Duration,
     /// The longest pause between two attempts.
     pub backoff_max: Duration,
@@ -170,9 +169,9 @@ impl Config {
         file: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(file)
-            .map_err(|source| ConfigError::File { file: file.to_owned(), source })?;
-        let written = Written::read(file, &text, environment, keys::RENAMED).map_err(ConfigError::Faults)?;
+        let text =
+            std::fs::read_to_string(file).map_err(|source| ConfigError::File { file: file.to_owned(), source })?;
+        let written = Written::read(file, &text, environment, &keys::SCHEMA).map_err(ConfigError::Faults)?;
         let directory = std::path::absolute(file).ok().and_then(|path| path.parent().map(Path::to_owned));
         let mut check = Check { file, directory: directory.unwrap_or_default(), written: &written, faults: Vec::new() };
         let checked = check.all();
@@ -274,7 +273,10 @@ impl Check<'_> {
         }
         for host in self.written.texts("ingress.allowed_hosts") {
             if host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte)) {
-                self.fault("ingress.allowed_hosts", "write host names or addresses, without scheme and path".to_owned());
+                self.fault(
+                    "ingress.allowed_hosts",
+                    "write host names or addresses, without scheme and path".to_owned(),
+                );
             }
         }
         Some(IngressConfig {
@@ -319,7 +321,8 @@ impl Check<'_> {
                 !level.is_empty() && level.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
             };
             let good = text.len() <= 128 && text.split('/').all(level);
-            good.then(|| text.to_owned()).ok_or("topic levels of letters, digits, '_', '-' or '.', such as \"counterfoil/v1\"")
+            good.then(|| text.to_owned())
+                .ok_or("topic levels of letters, digits, '_', '-' or '.', such as \"counterfoil/v1\"")
         });
         let keep_alive = self.duration("mqtt.keep_alive");
         if keep_alive.subsec_millis() != 0 {
@@ -388,7 +391,8 @@ impl Check<'_> {
     fn fault(&mut self, name: &str, message: String) {
         let origin = self.written.origin(name);
         let message = if message.contains('`') { message } else { format!("`{name}`: {message}") };
-        let message = if origin == Origin::Default && !message.contains(name) { format!("`{name}`: {message}") } else { message };
+        let message =
+            if origin == Origin::Default && !message.contains(name) { format!("`{name}`: {message}") } else { message };
         self.faults.push(Fault { file: self.file.to_owned(), origin, message });
     }
 }
@@ -414,7 +418,8 @@ fn read_mqtt_url(text: &str) -> Result<(bool, String, u16), &'static str> {
         }
         None => (rest, port),
     };
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte) || (bracketed.is_some() && byte == b':');
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte) || (bracketed.is_some() && byte == b':');
     if host.is_empty() || !host.bytes().all(plain) {
         return Err(EXPECTED);
     }

@@ -83,9 +83,6 @@ mod tests {
         let cause = std::io::Error::other("input/output error");
         assert_eq!(chain(&ExitError::Disk(Box::new(cause))), "input/output error");
         let env = EnvError::BootId { path: "/proc/x".into(), source: std::io::Error::other("gone") };
-        assert_eq!(
-            chain(&ExitError::Env(env)),
-            "Cannot read the boot id from /proc/x; is /proc mounted?: gone"
-        );
+        assert_eq!(chain(&ExitError::Env(env)), "Cannot read the boot id from /proc/x; is /proc mounted?: gone");
     }
 }

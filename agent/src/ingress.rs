@@ -115,11 +115,7 @@ impl Ingress {
             unix,
             router: route::router(Api::new(config, context, agent, Arc::clone(&counters))),
             counters,
-            patience: Patience {
-                idle: config.idle_timeout,
-                head: config.header_timeout,
-                write: config.body_timeout,
-            },
+            patience: Patience { idle: config.idle_timeout, head: config.header_timeout, write: config.body_timeout },
             connections_max: config.connections_max,
             drain_timeout: config.drain_timeout,
         })
@@ -161,7 +157,10 @@ impl Ingress {
         stopping.send_replace(true);
         let drained = timeout(self.drain_timeout, async { while open.tasks.join_next().await.is_some() {} }).await;
         if drained.is_err() {
-            tracing::warn!(connections = open.tasks.len(), "connections were closed before they ended; their tills send again");
+            tracing::warn!(
+                connections = open.tasks.len(),
+                "connections were closed before they ended; their tills send again"
+            );
         }
         open.tasks.abort_all();
         if let Some((_, path)) = &self.unix

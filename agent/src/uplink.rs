@@ -226,12 +226,7 @@ impl Uplink {
         self.status.last_word_at = Some(wall.to_rfc3339());
     }
 
-    async fn carry_out(
-        &mut self,
-        sender: &mut Sender,
-        connection: &Connection,
-        command: Command,
-    ) -> Result<(), End> {
+    async fn carry_out(&mut self, sender: &mut Sender, connection: &Connection, command: Command) -> Result<(), End> {
         match command {
             Command::Hello(pages) => {
                 for hello in pages {

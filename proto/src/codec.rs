@@ -42,13 +42,9 @@ pub enum CodecError {
 
 /// Writes a message other than a batch.
 pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, CodecError> {
-    let bytes = postcard::to_extend(message, alloc::vec![WireVersion::NEWEST.0])
-        .map_err(|_| CodecError::Unencodable)?;
-    if bytes.len() > PUBLISH_BYTES_MAX {
-        Err(CodecError::TooLarge(bytes.len()))
-    } else {
-        Ok(bytes)
-    }
+    let bytes =
+        postcard::to_extend(message, alloc::vec![WireVersion::NEWEST.0]).map_err(|_| CodecError::Unencodable)?;
+    if bytes.len() > PUBLISH_BYTES_MAX { Err(CodecError::TooLarge(bytes.len())) } else { Ok(bytes) }
 }
 
 /// Reads a message other than a batch.
@@ -83,34 +79,22 @@ pub fn encode_batch<R: AsRef<[u8]>>(
     if records.is_empty() || records.len() > BATCH_RECORDS_MAX {
         return Err(CodecError::TooLarge(records.len()));
     }
-    let room = records.iter().fold(8, |sum: usize, record| {
-        sum.saturating_add(record.as_ref().len()).saturating_add(5)
-    });
-    let mut plain = postcard::to_extend(&records.len(), Vec::with_capacity(room))
-        .map_err(|_| CodecError::Unencodable)?;
+    let room = records.iter().fold(8, |sum: usize, record| sum.saturating_add(record.as_ref().len()).saturating_add(5));
+    let mut plain =
+        postcard::to_extend(&records.len(), Vec::with_capacity(room)).map_err(|_| CodecError::Unencodable)?;
     for record in records {
-        plain = postcard::to_extend(&record.as_ref().len(), plain)
-            .map_err(|_| CodecError::Unencodable)?;
+        plain = postcard::to_extend(&record.as_ref().len(), plain).map_err(|_| CodecError::Unencodable)?;
         plain.extend_from_slice(record.as_ref());
     }
     if plain.len() > BATCH_BYTES_MAX {
         return Err(CodecError::TooLarge(plain.len()));
     }
     let compressed = compress(&plain).filter(|compressed| compressed.len() < plain.len());
-    let (codec, payload) = compressed
-        .as_ref()
-        .map_or((Codec::Plain, &plain), |compressed| {
-            (Codec::Zstd, compressed)
-        });
+    let (codec, payload) = compressed.as_ref().map_or((Codec::Plain, &plain), |compressed| (Codec::Zstd, compressed));
     let count = u32::try_from(records.len()).map_err(|_| CodecError::TooLarge(records.len()))?;
     let plain_bytes = u32::try_from(plain.len()).map_err(|_| CodecError::TooLarge(plain.len()))?;
     let mut bytes = Vec::with_capacity(BATCH_HEAD_BYTES.saturating_add(payload.len()));
-    bytes.extend_from_slice(&[
-        WireVersion::NEWEST.0,
-        codec_code(codec),
-        first.lane.code(),
-        0,
-    ]);
+    bytes.extend_from_slice(&[WireVersion::NEWEST.0, codec_code(codec), first.lane.code(), 0]);
     bytes.extend_from_slice(&session.0);
     bytes.extend_from_slice(&first.epoch.0);
     bytes.extend_from_slice(&first.seq.0.to_le_bytes());
@@ -134,9 +118,7 @@ pub fn decode_batch_head(bytes: &[u8]) -> Result<(BatchHead, &[u8]), CodecError>
     }
     let (version, _) = bytes.split_first().ok_or(CodecError::Undecodable)?;
     check_version(*version)?;
-    let (head, payload) = bytes
-        .split_first_chunk::<BATCH_HEAD_BYTES>()
-        .ok_or(CodecError::Undecodable)?;
+    let (head, payload) = bytes.split_first_chunk::<BATCH_HEAD_BYTES>().ok_or(CodecError::Undecodable)?;
     let mut fields = head.as_slice();
     let [_, codec, lane, reserved] = take(&mut fields)?;
     let session = SessionId(take(&mut fields)?);
@@ -158,22 +140,11 @@ pub fn decode_batch_head(bytes: &[u8]) -> Result<(BatchHead, &[u8]), CodecError>
         return Err(CodecError::TooLarge(BATCH_RECORDS_MAX));
     }
     let first = RecordKey { epoch, lane, seq };
-    Ok((
-        BatchHead {
-            session,
-            first,
-            count,
-            codec,
-            plain_bytes,
-        },
-        payload,
-    ))
+    Ok((BatchHead { session, first, count, codec, plain_bytes }, payload))
 }
 
 fn take<const N: usize>(fields: &mut &[u8]) -> Result<[u8; N], CodecError> {
-    let (field, rest) = fields
-        .split_first_chunk::<N>()
-        .ok_or(CodecError::Undecodable)?;
+    let (field, rest) = fields.split_first_chunk::<N>().ok_or(CodecError::Undecodable)?;
     *fields = rest;
     Ok(*field)
 }
@@ -185,8 +156,7 @@ pub fn decode_batch(
     decompress: impl FnOnce(&[u8], usize) -> Option<Vec<u8>>,
 ) -> Result<Batch, CodecError> {
     let (head, payload) = decode_batch_head(bytes)?;
-    let plain_bytes =
-        usize::try_from(head.plain_bytes).map_err(|_| CodecError::TooLarge(usize::MAX))?;
+    let plain_bytes = usize::try_from(head.plain_bytes).map_err(|_| CodecError::TooLarge(usize::MAX))?;
     if plain_bytes > BATCH_BYTES_MAX {
         return Err(CodecError::TooLarge(plain_bytes));
     }
@@ -201,19 +171,12 @@ pub fn decode_batch(
     if plain.len() != plain_bytes {
         return Err(CodecError::Undecodable);
     }
-    let (records, rest) =
-        postcard::take_from_bytes::<Vec<&[u8]>>(plain).map_err(|_| CodecError::Undecodable)?;
+    let (records, rest) = postcard::take_from_bytes::<Vec<&[u8]>>(plain).map_err(|_| CodecError::Undecodable)?;
     let count_fits = u32::try_from(records.len()) == Ok(head.count);
-    if !rest.is_empty()
-        || !count_fits
-        || records.iter().any(|record| record.len() > RECORD_BYTES_MAX)
-    {
+    if !rest.is_empty() || !count_fits || records.iter().any(|record| record.len() > RECORD_BYTES_MAX) {
         return Err(CodecError::Undecodable);
     }
-    Ok(Batch {
-        head,
-        records: records.into_iter().map(<[u8]>::to_vec).collect(),
-    })
+    Ok(Batch { head, records: records.into_iter().map(<[u8]>::to_vec).collect() })
 }
 
 #[cfg(test)]

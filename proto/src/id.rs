@@ -22,9 +22,7 @@ pub struct NameError {
 
 fn is_name(text: &str, length_max: usize) -> bool {
     (1..=length_max).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
 }
 
 macro_rules! name {
@@ -97,9 +95,7 @@ impl fmt::Display for Source {
 }
 
 fn write_hex(bytes: &[u8], formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-    bytes
-        .iter()
-        .try_for_each(|byte| write!(formatter, "{byte:02x}"))
+    bytes.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
 }
 
 fn read_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
@@ -109,9 +105,7 @@ fn read_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     }
     let mut bytes = [0; N];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let pair = core::str::from_utf8(pair)
-            .ok()
-            .filter(|pair| !pair.starts_with('+'))?;
+        let pair = core::str::from_utf8(pair).ok().filter(|pair| !pair.starts_with('+'))?;
         *byte = u8::from_str_radix(pair, 16).ok()?;
     }
     Some(bytes)
@@ -120,7 +114,7 @@ fn read_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 macro_rules! opaque {
     ($(#[$doc:meta])* $type:ident, $length:literal, $what:literal, $rule:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $type(pub [u8; $length]);
 
         impl fmt::Display for $type {
@@ -171,9 +165,7 @@ impl<const N: usize> Serialize for ByteArray<N> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeTuple;
         let mut tuple = serializer.serialize_tuple(N)?;
-        self.0
-            .iter()
-            .try_for_each(|byte| tuple.serialize_element(byte))?;
+        self.0.iter().try_for_each(|byte| tuple.serialize_element(byte))?;
         tuple.end()
     }
 }
@@ -186,15 +178,10 @@ impl<'de, const N: usize> Deserialize<'de> for ByteArray<N> {
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(formatter, "{N} bytes")
             }
-            fn visit_seq<A: de::SeqAccess<'de>>(
-                self,
-                mut sequence: A,
-            ) -> Result<Self::Value, A::Error> {
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
                 let mut bytes = [0; N];
                 for byte in &mut bytes {
-                    *byte = sequence
-                        .next_element()?
-                        .ok_or_else(|| de::Error::custom("too few bytes"))?;
+                    *byte = sequence.next_element()?.ok_or_else(|| de::Error::custom("too few bytes"))?;
                 }
                 Ok(ByteArray(bytes))
             }
@@ -223,12 +210,6 @@ opaque!(
     /// The rolling hash over a lane: genesis = BLAKE3(epoch, lane), next = BLAKE3(chain, seq, record digest).
     Chain, 32, "chain", "64 hexadecimal digits"
 );
-
-impl Default for Digest {
-    fn default() -> Self {
-        Self([0; 32])
-    }
-}
 
 impl Digest {
     /// The digest of `bytes`.
@@ -314,17 +295,12 @@ impl FromStr for Lane {
         Self::ALL
             .into_iter()
             .find(|lane| lane.as_str() == text)
-            .ok_or(NameError {
-                what: "lane",
-                rule: "trade, stock or ops",
-            })
+            .ok_or(NameError { what: "lane", rule: "trade, stock or ops" })
     }
 }
 
 /// The place of a record in its lane: from 1, without holes. Zero stands for "none yet".
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Seq(pub u64);
 
@@ -388,10 +364,7 @@ pub struct RecordKey {
 impl RecordKey {
     /// The lane that the record stands in.
     pub const fn lane_key(self) -> LaneKey {
-        LaneKey {
-            epoch: self.epoch,
-            lane: self.lane,
-        }
+        LaneKey { epoch: self.epoch, lane: self.lane }
     }
 }
 
@@ -433,9 +406,7 @@ mod tests {
 
     #[test]
     fn hex_reads_what_it_wrote_and_refuses_signs() {
-        let epoch = Epoch(core::array::from_fn(|index| {
-            u8::try_from(index * 17).unwrap()
-        }));
+        let epoch = Epoch(core::array::from_fn(|index| u8::try_from(index * 17).unwrap()));
         assert_eq!(epoch.to_string().parse::<Epoch>().unwrap(), epoch);
         assert!("+1+2+3+4+5+6+7+8+9+a+b+c+d+e+f+0".parse::<Epoch>().is_err());
         assert!("00".parse::<Epoch>().is_err());
@@ -449,9 +420,6 @@ mod tests {
         assert_ne!(genesis, Chain::genesis(Epoch([8; 16]), Lane::Trade));
         let digest = Digest::of(b"sale");
         assert_ne!(genesis.next(Seq(1), digest), genesis.next(Seq(2), digest));
-        assert_ne!(
-            genesis.next(Seq(1), digest),
-            genesis.next(Seq(1), Digest::of(b"other"))
-        );
+        assert_ne!(genesis.next(Seq(1), digest), genesis.next(Seq(1), Digest::of(b"other")));
     }
 }

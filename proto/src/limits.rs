@@ -83,16 +83,10 @@ pub const RESEND_MS_MAX: u64 = 60_000;
 
 const _: () = {
     assert!(RECORD_BYTES_MAX > DOCUMENT_BYTES_MAX);
-    assert!(
-        RECORD_BYTES_MAX < BATCH_BYTES_MAX,
-        "one record always fits a batch"
-    );
+    assert!(RECORD_BYTES_MAX < BATCH_BYTES_MAX, "one record always fits a batch");
     assert!(BATCH_BYTES_TARGET < BATCH_BYTES_MAX);
     // zstd's worst case grows incompressible input by under 1/255 and 64 bytes; the batch header and the topic come on top.
-    assert!(
-        BATCH_BYTES_MAX + BATCH_BYTES_MAX / 255 + 1024 <= PUBLISH_BYTES_MAX,
-        "every batch fits a publish"
-    );
+    assert!(BATCH_BYTES_MAX + BATCH_BYTES_MAX / 255 + 1024 <= PUBLISH_BYTES_MAX, "every batch fits a publish");
     assert!(ACK_RANGES_MAX <= RECEIVER_RANGES_MAX);
     assert!(RESEND_MS_MIN < RESEND_MS_MAX);
 };

@@ -244,10 +244,7 @@ pub struct BatchHead {
 impl BatchHead {
     /// The numbers that the batch covers.
     pub const fn range(&self) -> SeqRange {
-        SeqRange {
-            first: self.first.seq,
-            last: self.first.seq.plus(widen(self.count)).previous(),
-        }
+        SeqRange { first: self.first.seq, last: self.first.seq.plus(widen(self.count)).previous() }
     }
 }
 
@@ -263,10 +260,7 @@ pub struct Batch {
 impl Batch {
     /// The record digests, in order.
     pub fn digests(&self) -> Vec<Digest> {
-        self.records
-            .iter()
-            .map(|stored| Digest::of(stored))
-            .collect()
+        self.records.iter().map(|stored| Digest::of(stored)).collect()
     }
 }
 
@@ -315,10 +309,7 @@ pub struct Presence {
     pub software: String,
 }
 
-#[expect(
-    clippy::as_conversions,
-    reason = "u64::from is not const yet; widening loses nothing"
-)]
+#[expect(clippy::as_conversions, reason = "u64::from is not const yet; widening loses nothing")]
 const fn widen(count: u32) -> u64 {
     count as u64
 }

@@ -86,10 +86,7 @@ kinds! {
 impl Kind {
     /// The kind with that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::KNOWN
-            .iter()
-            .copied()
-            .find(|kind| kind.name() == Some(name))
+        Self::KNOWN.iter().copied().find(|kind| kind.name() == Some(name))
     }
 }
 
@@ -194,21 +191,13 @@ impl RecordHeader {
         if stored.len() > RECORD_BYTES_MAX {
             return Err(RecordError::TooLarge(stored.len()));
         }
-        let (header, body) = stored
-            .split_first_chunk::<HEADER_BYTES>()
-            .ok_or(RecordError::Length)?;
+        let (header, body) = stored.split_first_chunk::<HEADER_BYTES>().ok_or(RecordError::Length)?;
         let [k0, k1, v0, v1, l0, l1, l2, l3] = *header;
         let length = u32::from_le_bytes([l0, l1, l2, l3]);
         if usize::try_from(length) != Ok(body.len()) {
             return Err(RecordError::Length);
         }
-        Ok((
-            Self {
-                kind: Kind(u16::from_le_bytes([k0, k1])),
-                version: u16::from_le_bytes([v0, v1]),
-            },
-            body,
-        ))
+        Ok((Self { kind: Kind(u16::from_le_bytes([k0, k1])), version: u16::from_le_bytes([v0, v1]) }, body))
     }
 }
 
@@ -219,10 +208,7 @@ impl Record {
         stored.extend_from_slice(&self.kind.0.to_le_bytes());
         stored.extend_from_slice(&BODY_VERSION.to_le_bytes());
         stored.extend_from_slice(&[0; 4]);
-        let body = BodyRef {
-            envelope: &self.envelope,
-            document: &self.document,
-        };
+        let body = BodyRef { envelope: &self.envelope, document: &self.document };
         let mut stored = postcard::to_extend(&body, stored).map_err(|_| RecordError::Body)?;
         if stored.len() > RECORD_BYTES_MAX {
             return Err(RecordError::TooLarge(stored.len()));
@@ -241,16 +227,11 @@ impl Record {
         if header.version != BODY_VERSION {
             return Err(RecordError::Version(header.version));
         }
-        let (body, rest) =
-            postcard::take_from_bytes::<Body<'_>>(body).map_err(|_| RecordError::Body)?;
+        let (body, rest) = postcard::take_from_bytes::<Body<'_>>(body).map_err(|_| RecordError::Body)?;
         if !rest.is_empty() {
             return Err(RecordError::Body);
         }
-        Ok(Self {
-            kind: header.kind,
-            envelope: body.envelope,
-            document: body.document.to_vec(),
-        })
+        Ok(Self { kind: header.kind, envelope: body.envelope, document: body.document.to_vec() })
     }
 }
 

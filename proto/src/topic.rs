@@ -41,9 +41,7 @@ pub struct Topics {
 impl Topics {
     /// Topics of `source` under `prefix`.
     pub fn new(prefix: &str, source: &Source) -> Self {
-        Self {
-            base: format!("{prefix}/{}/{}", source.store_id, source.agent_id),
-        }
+        Self { base: format!("{prefix}/{}/{}", source.store_id, source.agent_id) }
     }
 
     /// Where the agent says something.
@@ -92,9 +90,7 @@ pub fn parse(prefix: &str, topic: &str) -> Option<(Source, Up)> {
 pub fn is_prefix(prefix: &str) -> bool {
     !prefix.starts_with('$')
         && prefix.len() <= 128
-        && prefix
-            .split('/')
-            .all(|level| !level.is_empty() && !level.contains(['+', '#', '\0']))
+        && prefix.split('/').all(|level| !level.is_empty() && !level.contains(['+', '#', '\0']))
         && prefix.is_ascii()
 }
 
@@ -104,22 +100,10 @@ mod tests {
 
     #[test]
     fn what_is_built_is_read_back() {
-        let source = Source {
-            store_id: StoreId::new("0042").unwrap(),
-            agent_id: AgentId::new("box1").unwrap(),
-        };
+        let source = Source { store_id: StoreId::new("0042").unwrap(), agent_id: AgentId::new("box1").unwrap() };
         let topics = Topics::new(DEFAULT_PREFIX, &source);
-        for up in [
-            Up::State,
-            Up::Hello,
-            Up::Positions,
-            Up::Batch(Lane::Trade),
-            Up::Batch(Lane::Ops),
-        ] {
-            assert_eq!(
-                parse(DEFAULT_PREFIX, &topics.up(up)),
-                Some((source.clone(), up))
-            );
+        for up in [Up::State, Up::Hello, Up::Positions, Up::Batch(Lane::Trade), Up::Batch(Lane::Ops)] {
+            assert_eq!(parse(DEFAULT_PREFIX, &topics.up(up)), Some((source.clone(), up)));
         }
         assert_eq!(parse(DEFAULT_PREFIX, &topics.down_ack()), None);
     }
@@ -139,11 +123,6 @@ mod tests {
             assert_eq!(parse(DEFAULT_PREFIX, topic), None, "{topic}");
         }
         assert!(is_prefix("counterfoil/v1"));
-        assert!(
-            !is_prefix("counterfoil/+")
-                && !is_prefix("")
-                && !is_prefix("$share/x")
-                && !is_prefix("a//b")
-        );
+        assert!(!is_prefix("counterfoil/+") && !is_prefix("") && !is_prefix("$share/x") && !is_prefix("a//b"));
     }
 }

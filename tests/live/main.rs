@@ -6,3 +6,8 @@
 
 mod broker;
 mod postgres;
+mod promises;
+mod replay;
+mod stage;
+mod syncs;
+mod till;

@@ -103,7 +103,6 @@ fn nothing_is_left_behind() {
         concat!("#[ig", "nore"),
         concat!("TO", "DO"),
         concat!("FIX", "ME"),
-        concat!("XX", "X"),
         concat!("todo", "!("),
         concat!("unimple", "mented!("),
         concat!("dbg", "!("),

@@ -28,7 +28,7 @@ use world::wait::{self, Deadline};
 #[derive(Debug, Parser)]
 #[command(name = "till", after_help = INVENTED)]
 struct Arguments {
-    /// .csv or .csv.zst with the columns InvoiceNo, StockCode, Description, Quantity, InvoiceDate, UnitPrice, CustomerID, Country
+    /// .csv or .csv.zst with the columns `InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country`
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
     /// An agent's address, http://HOST:PORT; each agent is one store, and the order decides which sales it gets

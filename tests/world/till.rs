@@ -16,7 +16,7 @@ use crate::http::{Answer, Api};
 use crate::random::Random;
 use crate::receipts::{BookError, ReceiptBook, Stub};
 use crate::sales::{Document, TillScript};
-use crate::wait;
+use crate::wait::{self, Deadline};
 
 /// The first pause before sending again.
 const BACKOFF_MS_MIN: u64 = 20;
@@ -115,6 +115,8 @@ struct Many {
 #[derive(Deserialize)]
 struct One {
     index: usize,
+    /// The status that the document would have got alone.
+    status: Option<u16>,
     receipt: Option<Receipt>,
     problem: Option<Value>,
 }
@@ -165,29 +167,34 @@ impl Till {
 
     async fn send_many(&mut self, first: &Document, batch: &[&Document]) -> Result<Vec<Receipt>, TillError> {
         let body: String = batch.iter().flat_map(|document| [document.body.as_str(), "\n"]).collect();
-        let answer = self.send(first, "application/x-ndjson", body.as_bytes()).await?;
-        let many: Many =
-            serde_json::from_slice(&answer.body).map_err(|error| self.shape(first, &error.to_string(), &answer))?;
-        if many.results.len() != batch.len() {
-            return Err(self.shape(
-                first,
-                &format!("{} results for {} documents", many.results.len(), batch.len()),
-                &answer,
-            ));
+        let deadline = Deadline::new(PATIENCE);
+        loop {
+            let answer = self.send(first, "application/x-ndjson", body.as_bytes()).await?;
+            let many: Many =
+                serde_json::from_slice(&answer.body).map_err(|error| self.shape(first, &error.to_string(), &answer))?;
+            if many.results.len() != batch.len() {
+                let reason = format!("{} results for {} documents", many.results.len(), batch.len());
+                return Err(self.shape(first, &reason, &answer));
+            }
+            // Single documents that were not appended for now: sending the whole body again is safe.
+            if many.results.iter().any(|one| one.status.is_some_and(is_for_now)) && deadline.rest().await {
+                self.progress.again.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            return self.receipts(many, batch, &answer);
         }
+    }
+
+    fn receipts(&self, many: Many, batch: &[&Document], answer: &Answer) -> Result<Vec<Receipt>, TillError> {
         let mut receipts = Vec::with_capacity(batch.len());
         for (one, document) in many.results.into_iter().zip(batch) {
             match one.receipt {
                 Some(receipt) if one.index == receipts.len() => receipts.push(receipt),
-                Some(_) => return Err(self.shape(document, "results are not in order", &answer)),
+                Some(_) => return Err(self.shape(document, "results are not in order", answer)),
                 None => {
                     let body = one.problem.map_or_else(|| answer.text(), |problem| problem.to_string());
-                    return Err(TillError::Refused {
-                        till: self.name.clone(),
-                        key: document.key.clone(),
-                        status: answer.status,
-                        body,
-                    });
+                    let [till, key] = [self.name.clone(), document.key.clone()];
+                    return Err(TillError::Refused { till, key, status: one.status.unwrap_or(answer.status), body });
                 }
             }
         }
@@ -201,7 +208,7 @@ impl Till {
         loop {
             let (last, retry_after) = match self.api.post(document.call.path(), content_type, body.to_vec()).await {
                 Ok(answer) if answer.is_success() => return Ok(answer),
-                Ok(answer) if answer.status == 429 || answer.status >= 500 => {
+                Ok(answer) if is_for_now(answer.status) => {
                     (format!("{} {}", answer.status, answer.text()), answer.retry_after)
                 }
                 Ok(answer) => {
@@ -239,4 +246,9 @@ impl Till {
         let [till, key, reason] = [self.name.as_str(), document.key.as_str(), reason].map(str::to_owned);
         TillError::Shape { till, key, reason, body: answer.text() }
     }
+}
+
+/// Whether a status says that nothing was appended, and that the same may be sent again.
+const fn is_for_now(status: u16) -> bool {
+    status == 429 || status >= 500
 }

@@ -100,16 +100,14 @@ impl Stager<'_> {
             return Ok(Outcome::Duplicate(receipt(first_key, &first, true)));
         }
         let conflict_key = IdentityKey::of_conflict(identity, &envelope.content_digest);
-        let (kept_key, kept, duplicate) = match self.look_up(group, conflict_key)? {
-            Some((key, kept)) => (key, kept, true),
-            None => {
-                let (key, kept) = self.append(group, prepared, Some(first_key))?;
-                (key, kept, false)
-            }
+        let (kept_key, kept) = match self.look_up(group, conflict_key)? {
+            Some(found) => found,
+            None => self.append(group, prepared, Some(first_key))?,
         };
         Ok(Outcome::Conflict(Conflict {
             existing: receipt(first_key, &first, true),
-            kept: receipt(kept_key, &kept, duplicate),
+            // The same answer each time: a till that retries must not see a difference.
+            kept: receipt(kept_key, &kept, false),
             exception_id: exception_id(kept_key, IDENTITY_CONFLICT),
         }))
     }
@@ -172,18 +170,15 @@ impl Stager<'_> {
     }
 
     fn stamped(&self, envelope: Envelope) -> Envelope {
-        Envelope {
-            recorded_at: self.env.wall(),
-            monotonic_ms: self.env.monotonic_ms(),
-            clock: self.clock,
-            ..envelope
-        }
+        Envelope { recorded_at: self.env.wall(), monotonic_ms: self.env.monotonic_ms(), clock: self.clock, ..envelope }
     }
 
     fn look_up(&mut self, group: &Group, key: IdentityKey) -> Result<Option<(RecordKey, Envelope)>, StagingError> {
         match self.journal.find(key)? {
             Found::Nothing => Ok(None),
-            Found::Pending(position) => Ok(group.at(position).map(|staged| (staged.key, staged.record.envelope.clone()))),
+            Found::Pending(position) => {
+                Ok(group.at(position).map(|staged| (staged.key, staged.record.envelope.clone())))
+            }
             Found::Synced(position) => read_envelope(self.journal, position),
         }
     }

@@ -47,9 +47,7 @@ impl Note {
 /// The first record of an epoch.
 pub(super) fn epoch_start(epoch: Epoch, parent: Option<&Parent>, env: &Env, clock: ClockQuality) -> Note {
     let parent = parent.map(|parent| {
-        let lanes = parent.lanes.iter().map(|head| {
-            json!({"lane": head.lane, "last": head.last, "chain": head.chain})
-        });
+        let lanes = parent.lanes.iter().map(|head| json!({"lane": head.lane, "last": head.last, "chain": head.chain}));
         json!({"epoch": parent.epoch, "lanes": lanes.collect::<Vec<_>>()})
     });
     let document = json!({

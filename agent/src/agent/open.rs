@@ -11,9 +11,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::env::Env;
 use crate::error::ExitError;
-use crate::journal::{
-    self, Frame, Journal, JournalConfig, OpenError, Opened, OsDisk, Position, ReadError, Replayed,
-};
+use crate::journal::{self, Frame, Journal, JournalConfig, OpenError, Opened, OsDisk, Position, ReadError, Replayed};
 use crate::state::{self, State};
 
 /// Directory of the state store below the data directory.
@@ -34,20 +32,25 @@ impl From<OpenError> for ExitError {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::Journal(error) => Self::Disk(Box::new(error)),
-            OpenError::Locked { .. } | OpenError::ForeignSource { .. } | OpenError::Version { .. } | OpenError::Config { .. } => {
-                Self::DataDir(crate::error::chain(&error))
-            }
+            OpenError::Locked { .. }
+            | OpenError::ForeignSource { .. }
+            | OpenError::Version { .. }
+            | OpenError::Config { .. } => Self::DataDir(crate::error::chain(&error)),
         }
     }
 }
 
-/// Opens what is below the configured data directory, or makes it.
-pub(super) fn open(config: &Config, env: &Env) -> Result<Start, ExitError> {
-    let io = |error: std::io::Error| ExitError::Disk(Box::new(error));
-    let disk: Arc<dyn journal::Disk> = Arc::new(OsDisk::new(&config.data_dir).map_err(io)?);
+/// The disk of the configured data directory.
+pub(super) fn disk(config: &Config) -> Result<Arc<dyn journal::Disk>, ExitError> {
+    let disk = OsDisk::new(&config.data_dir).map_err(|error| ExitError::Disk(Box::new(error)))?;
+    Ok(Arc::new(disk))
+}
+
+/// Opens what is on the disk, or makes it.
+pub(super) fn open(disk: Arc<dyn journal::Disk>, config: &Config, env: &Env) -> Result<Start, ExitError> {
     let limits = JournalConfig {
         segment_bytes: config.journal.segment_bytes,
-        bytes_max: config.journal.bytes_max,
+        bytes_max: config.journal.high_water_bytes,
         free_bytes_min: config.journal.free_bytes_min,
         retain_ms: u64::try_from(config.journal.retain.as_millis()).unwrap_or(u64::MAX),
         ..JournalConfig::default()

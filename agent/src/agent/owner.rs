@@ -85,7 +85,17 @@ pub struct Owner {
 impl Owner {
     /// Opens what is on the disk. `uplink` is where the uplink publishes how it is.
     pub fn open(config: &Config, env: Env, uplink: watch::Receiver<Arc<View>>) -> Result<Self, ExitError> {
-        let Start { mut journal, opened, state, disk } = open::open(config, &env)?;
+        Self::open_on(open::disk(config)?, config, env, uplink)
+    }
+
+    /// The same on a disk of the caller's.
+    pub(super) fn open_on(
+        disk: Arc<dyn Disk>,
+        config: &Config,
+        env: Env,
+        uplink: watch::Receiver<Arc<View>>,
+    ) -> Result<Self, ExitError> {
+        let Start { mut journal, opened, state, disk } = open::open(disk, config, &env)?;
         let mut notes: Vec<Note> = opened.tail_cut.iter().map(notes::tail_cut).collect();
         let damage = opened.damage.iter().cloned().chain(journal.take_damage());
         notes.extend(damage.map(|damage| notes::damage(&damage)));
@@ -139,7 +149,7 @@ impl Owner {
         self.close()
     }
 
-    fn close(mut self) -> Result<(), ExitError> {
+    pub(super) fn close(mut self) -> Result<(), ExitError> {
         self.checkpoint();
         self.journal.close().map_err(|error| ExitError::Disk(Box::new(error)))?;
         info!("journal closed");
@@ -147,7 +157,7 @@ impl Owner {
     }
 
     /// One round of group commit.
-    fn turn(&mut self, requests: Vec<Request>) -> Result<(), ExitError> {
+    pub(super) fn turn(&mut self, requests: Vec<Request>) -> Result<(), ExitError> {
         let mut group = Group::default();
         let mut later = Vec::new();
         for request in requests {
@@ -330,7 +340,7 @@ impl Owner {
     }
 
     /// Twice a second: what is due by time.
-    fn tick(&mut self, inbox: &Inbox) -> Result<(), ExitError> {
+    pub(super) fn tick(&mut self, inbox: &Inbox) -> Result<(), ExitError> {
         let now = self.env.moment();
         self.watch_clock(now);
         self.note_refusals(inbox, now);
@@ -501,6 +511,15 @@ impl Owner {
         status
     }
 
+    /// The status as it is now.
+    #[cfg(test)]
+    pub(super) fn status_for_test(&mut self, inbox: &Inbox) -> crate::answer::Status {
+        let now = self.env.moment();
+        let status = self.status(now);
+        inbox.status.send_replace(Arc::new(status.clone()));
+        status
+    }
+
     /// Remembers that a sync failed, for the next start; the disk may not take even that.
     fn note_failed_sync(&self) {
         let mut times = self.failed_syncs();
@@ -523,7 +542,10 @@ impl Owner {
         let recent = noted.iter().filter_map(|text| text.parse::<i64>().ok());
         let recent = recent.filter(|at| now.saturating_sub(*at).abs() <= FAILED_SYNC_MS).count();
         if recent >= FAILED_SYNCS_MAX {
-            error!(recent, "the disk failed repeatedly: only delivering what is there, looking for a way back every five minutes");
+            error!(
+                recent,
+                "the disk failed repeatedly: only delivering what is there, looking for a way back every five minutes"
+            );
             self.mode = Mode::DrainOnly;
             self.probe_at = self.env.moment().plus_ms(PROBE_MS);
         }

@@ -3,81 +3,13 @@
 //! Invariant: a key that is not here is refused, a default that is not here does not exist, and `config/agent.toml` shows each
 //! key with this very default (a test compares). This module deliberately does not know what the keys are used for.
 
-/// What a key may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// Text; what it must look like is checked by its owner.
-    Text,
-    /// A path; a relative one is relative to the configuration file.
-    Path,
-    /// One of these words.
-    Choice(&'static [&'static str]),
-    /// A list of texts; in the environment separated by commas.
-    Texts,
-    /// `true` or `false`.
-    Flag,
-    /// A whole number.
-    Count {
-        /// What is counted.
-        unit: &'static str,
-        /// At least.
-        min: u64,
-        /// At most.
-        max: u64,
-    },
-    /// A whole number of bytes, or text such as `"16MiB"`.
-    Bytes {
-        /// At least.
-        min: u64,
-        /// At most.
-        max: u64,
-    },
-    /// Text such as `"250ms"`, `"30s"`, `"5min"`, `"12h"` or `"7d"`.
-    Duration {
-        /// At least, in milliseconds.
-        min_ms: u64,
-        /// At most, in milliseconds.
-        max_ms: u64,
-    },
-}
+use counterfoil_config::key::Form::{Bytes, Choice, Count, Duration, Flag, Path, Text, Texts};
+use counterfoil_config::key::Presence::{Default, Optional, Required};
+use counterfoil_config::key::{DAY, GIB, Key, MIB, MINUTE, SECOND, key};
+use counterfoil_config::written::Schema;
 
-/// Whether a key must be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presence {
-    /// There is no sensible default.
-    Required,
-    /// Without it, what it would do is not done.
-    Optional,
-    /// Written as it would be in the environment.
-    Default(&'static str),
-}
-
-/// One key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key {
-    /// With its table, `mqtt.url`.
-    pub name: &'static str,
-    /// What it may hold.
-    pub form: Form,
-    /// Whether it must be written.
-    pub presence: Presence,
-    /// What it is, and why the default is what it is.
-    pub reason: &'static str,
-}
-
-const fn key(name: &'static str, form: Form, presence: Presence, reason: &'static str) -> Key {
-    Key { name, form, presence, reason }
-}
-
-const KIB: u64 = 1024;
-const MIB: u64 = 1024 * KIB;
-const GIB: u64 = 1024 * MIB;
-const SECOND: u64 = 1_000;
-const MINUTE: u64 = 60 * SECOND;
-const DAY: u64 = 24 * 60 * MINUTE;
-
-use Form::{Bytes, Choice, Count, Duration, Flag, Path, Text, Texts};
-use Presence::{Default, Optional, Required};
+/// The agent's configuration, for reading it.
+pub const SCHEMA: Schema = Schema { program: "agent", sample: "config/agent.toml", keys: KEYS, renamed: RENAMED };
 
 /// Keys that were renamed: the old name and the new one. An old name is refused with the new one in the message.
 pub const RENAMED: &[(&str, &str)] = &[];
@@ -88,64 +20,170 @@ pub const KEYS: &[Key] = &[
     key("agent_id", Text, Required, "This box, unique in the store. 1 to 31 letters, digits, '_' or '-'"),
     key("data_dir", Path, Required, "Where journal and state live; on a disk that keeps what it synced"),
     key("store.time_zone", Text, Default("UTC"), "IANA name; where times without a zone resolve"),
-    key("store.day_cutover", Text, Default("04:00"), "Local time until which a sale without a business day belongs to the day before; most stores are closed then"),
-    key("store.mask_13_digits", Flag, Default("false"), "Also take 13-digit numbers for card numbers; off, because one random EAN in ten would match"),
-    key("ingress.listen", Text, Default("127.0.0.1:7360"), "Address and port for the tills; loopback, because another address needs ingress.tokens_file"),
-    key("ingress.unix_socket", Path, Optional, "A Unix socket for tills on this box; file permissions (0660) and tokens, where configured, guard it"),
-    key("ingress.tokens_file", Path, Optional, "One `name token` per line, tokens of at least 16 characters; every call but /healthz and /readyz then needs `Authorization: Bearer`"),
-    key("ingress.allowed_hosts", Texts, Default(""), "Host names that tills call this box by, beside loopback names and the address it listens on; keeps web pages from reaching it (DNS rebinding)"),
-    key("ingress.connections_max", Count { unit: "connections", min: 16, max: 8_192 }, Default("256"), "A till needs one or two; when reached, the longest idle or slowest one makes room, else 503. 32 KiB each at most"),
-    key("ingress.body_bytes_max", Bytes { min: MIB, max: 4 * MIB }, Default("4MiB"), "Of one request; more is refused with 413. The contract names 4 MiB, one document may have 1 MiB"),
-    key("ingress.bodies_bytes_max", Bytes { min: 4 * MIB, max: GIB }, Default("16MiB"), "Of all requests at work together, so that memory stays flat; when reached, 503 with Retry-After"),
-    key("ingress.header_timeout", Duration { min_ms: 100, max_ms: MINUTE }, Default("10s"), "From the first byte of a request to the end of its headers; then the connection is closed. Slow Wi-Fi needs under a second"),
-    key("ingress.body_timeout", Duration { min_ms: 100, max_ms: 5 * MINUTE }, Default("30s"), "For a whole body, at least 1 KiB every 5 s; then 503 and the connection is closed. 4 MiB fit at 140 KB/s"),
-    key("ingress.idle_timeout", Duration { min_ms: SECOND, max_ms: DAY }, Default("2min"), "Of a connection without a request; longer than the pause between two customers"),
-    key("ingress.drain_timeout", Duration { min_ms: 0, max_ms: MINUTE }, Default("5s"), "For requests at work when the agent is stopped; a sync takes well under a second"),
-    key("ingress.queue_max", Count { unit: "requests", min: 1, max: 65_536 }, Default("1024"), "Requests that wait for the writer; when reached, 503 with Retry-After. Some seconds' worth on a slow card"),
-    key("mqtt.url", Text, Required, "mqtts://host:8883 with TLS, or mqtt://host:1883 without, for a broker on this box"),
+    key(
+        "store.day_cutover",
+        Text,
+        Default("04:00"),
+        "Local time until which a sale without a business day belongs to the day before; most stores are closed then",
+    ),
+    key(
+        "store.mask_13_digits",
+        Flag,
+        Default("false"),
+        "Also take 13-digit numbers for card numbers; off, because one random EAN in ten would match",
+    ),
+    key(
+        "ingress.listen",
+        Text,
+        Default("127.0.0.1:7360"),
+        "Address and port for the tills; loopback, because another address needs ingress.tokens_file",
+    ),
+    key(
+        "ingress.unix_socket",
+        Path,
+        Optional,
+        "A Unix socket for tills on this box; file permissions (0660) and tokens, where configured, guard it",
+    ),
+    key(
+        "ingress.tokens_file",
+        Path,
+        Optional,
+        "One `name token` per line, tokens of at least 16 characters; every call but /healthz and /readyz then needs `Authorization: Bearer`",
+    ),
+    key(
+        "ingress.allowed_hosts",
+        Texts,
+        Default(""),
+        "Host names that tills call this box by, beside loopback names and the address it listens on; keeps web pages from reaching it (DNS rebinding)",
+    ),
+    key(
+        "ingress.connections_max",
+        Count { unit: "connections", min: 16, max: 8_192 },
+        Default("256"),
+        "A till needs one or two; when reached, the longest idle or slowest one makes room, else 503. 32 KiB each at most",
+    ),
+    key(
+        "ingress.body_bytes_max",
+        Bytes { min: MIB, max: 4 * MIB },
+        Default("4MiB"),
+        "Of one request; more is refused with 413. The contract names 4 MiB, one document may have 1 MiB",
+    ),
+    key(
+        "ingress.bodies_bytes_max",
+        Bytes { min: 4 * MIB, max: GIB },
+        Default("16MiB"),
+        "Of all requests at work together, so that memory stays flat; when reached, 503 with Retry-After",
+    ),
+    key(
+        "ingress.header_timeout",
+        Duration { min_ms: 100, max_ms: MINUTE },
+        Default("10s"),
+        "From the first byte of a request to the end of its headers; then the connection is closed. Slow Wi-Fi needs under a second",
+    ),
+    key(
+        "ingress.body_timeout",
+        Duration { min_ms: 100, max_ms: 5 * MINUTE },
+        Default("30s"),
+        "For a whole body, at least 1 KiB every 5 s; then 503 and the connection is closed. 4 MiB fit at 140 KB/s",
+    ),
+    key(
+        "ingress.idle_timeout",
+        Duration { min_ms: SECOND, max_ms: DAY },
+        Default("2min"),
+        "Of a connection without a request; longer than the pause between two customers",
+    ),
+    key(
+        "ingress.drain_timeout",
+        Duration { min_ms: 0, max_ms: MINUTE },
+        Default("5s"),
+        "For requests at work when the agent is stopped; a sync takes well under a second",
+    ),
+    key(
+        "ingress.queue_max",
+        Count { unit: "requests", min: 1, max: 65_536 },
+        Default("1024"),
+        "Requests that wait for the writer; when reached, 503 with Retry-After. Some seconds' worth on a slow card",
+    ),
+    key(
+        "mqtt.url",
+        Text,
+        Required,
+        "mqtts://host:8883 with TLS, or mqtt://host:1883 without, for a broker on this box",
+    ),
     key("mqtt.ca_file", Path, Optional, "PEM certificates that the broker's is checked against; mqtts needs it"),
-    key("mqtt.cert_file", Path, Optional, "PEM certificate of this agent, common name `{store_id}.{agent_id}`; read anew at each connection"),
+    key(
+        "mqtt.cert_file",
+        Path,
+        Optional,
+        "PEM certificate of this agent, common name `{store_id}.{agent_id}`; read anew at each connection",
+    ),
     key("mqtt.key_file", Path, Optional, "PEM key to it; read anew at each connection"),
     key("mqtt.username", Text, Optional, "For brokers without client certificates"),
     key("mqtt.password_file", Path, Optional, "A file that holds the password and nothing else"),
-    key("mqtt.topic_prefix", Text, Default("counterfoil/v1"), "What every topic begins with; the hub's must be the same"),
-    key("mqtt.keep_alive", Duration { min_ms: 5 * SECOND, max_ms: 20 * MINUTE }, Default("30s"), "Whole seconds; how soon a dead line is noticed, against a few bytes of traffic each time"),
-    key("mqtt.connect_timeout", Duration { min_ms: SECOND, max_ms: 5 * MINUTE }, Default("15s"), "For TCP, TLS and ConnAck together; enough for a satellite line"),
-    key("mqtt.backoff_max", Duration { min_ms: SECOND, max_ms: 60 * MINUTE }, Default("1min"), "The longest pause between two attempts, before jitter; bounds how long after an outage the first record takes"),
-    key("journal.segment_bytes", Bytes { min: 4 * MIB, max: 256 * MIB }, Default("16MiB"), "One journal file; the unit of reclaim, and of what an opening has to check"),
-    key("journal.bytes_max", Bytes { min: 64 * MIB, max: 1024 * GIB }, Default("4GiB"), "The journal with all it needs beside; about ten million sales"),
-    key("journal.retain", Duration { min_ms: 0, max_ms: 366 * DAY }, Default("7d"), "How long records stay after the hub has them safe: what a restored hub can ask for again, and how far back duplicates are known here"),
-    key("journal.high_water_percent", Count { unit: "percent of journal.bytes_max", min: 50, max: 99 }, Default("95"), "New records get 507 above it; the rest is for draining, checkpoints and reclaim"),
-    key("journal.free_bytes_min", Bytes { min: 16 * MIB, max: 1024 * GIB }, Default("128MiB"), "Of the file system; below it new records get 507, so that others on this box are not starved"),
-    key("journal.checkpoint_interval", Duration { min_ms: 100, max_ms: 60 * MINUTE }, Default("5s"), "Between two checkpoints of the state; bounds the replay at a start, against writes to the card"),
-    key("log.level", Choice(&["error", "warn", "info", "debug", "trace"]), Default("info"), "What goes to stderr; documents never do"),
+    key(
+        "mqtt.topic_prefix",
+        Text,
+        Default("counterfoil/v1"),
+        "What every topic begins with; the hub's must be the same",
+    ),
+    key(
+        "mqtt.keep_alive",
+        Duration { min_ms: 5 * SECOND, max_ms: 20 * MINUTE },
+        Default("30s"),
+        "Whole seconds; how soon a dead line is noticed, against a few bytes of traffic each time",
+    ),
+    key(
+        "mqtt.connect_timeout",
+        Duration { min_ms: SECOND, max_ms: 5 * MINUTE },
+        Default("15s"),
+        "For TCP, TLS and ConnAck together; enough for a satellite line",
+    ),
+    key(
+        "mqtt.backoff_max",
+        Duration { min_ms: SECOND, max_ms: 60 * MINUTE },
+        Default("1min"),
+        "The longest pause between two attempts, before jitter; bounds how long after an outage the first record takes",
+    ),
+    key(
+        "journal.segment_bytes",
+        Bytes { min: 4 * MIB, max: 256 * MIB },
+        Default("16MiB"),
+        "One journal file; the unit of reclaim, and of what an opening has to check",
+    ),
+    key(
+        "journal.bytes_max",
+        Bytes { min: 64 * MIB, max: 1024 * GIB },
+        Default("4GiB"),
+        "The journal with all it needs beside; about ten million sales",
+    ),
+    key(
+        "journal.retain",
+        Duration { min_ms: 0, max_ms: 366 * DAY },
+        Default("7d"),
+        "How long records stay after the hub has them safe: what a restored hub can ask for again, and how far back duplicates are known here",
+    ),
+    key(
+        "journal.high_water_percent",
+        Count { unit: "percent of journal.bytes_max", min: 50, max: 99 },
+        Default("95"),
+        "New records get 507 above it; the rest is for draining, checkpoints and reclaim",
+    ),
+    key(
+        "journal.free_bytes_min",
+        Bytes { min: 16 * MIB, max: 1024 * GIB },
+        Default("128MiB"),
+        "Of the file system; below it new records get 507, so that others on this box are not starved",
+    ),
+    key(
+        "journal.checkpoint_interval",
+        Duration { min_ms: 100, max_ms: 60 * MINUTE },
+        Default("5s"),
+        "Between two checkpoints of the state; bounds the replay at a start, against writes to the card",
+    ),
+    key(
+        "log.level",
+        Choice(&["error", "warn", "info", "debug", "trace"]),
+        Default("info"),
+        "What goes to stderr; documents never do",
+    ),
 ];
-
-/// The key of that name.
-pub fn find(name: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.name == name)
-}
-
-/// The known name that is nearest to what was written, if any is near.
-pub fn nearest(written: &str) -> Option<&'static str> {
-    let last = |name: &'static str| name.rsplit('.').next().unwrap_or(name);
-    // The right key under the wrong table is the likelier slip.
-    let elsewhere = KEYS.iter().map(|key| key.name).find(|name| Some(last(name)) == written.rsplit('.').next());
-    let (distance, name) = KEYS.iter().map(|key| (distance(written, key.name), key.name)).min()?;
-    if distance <= 3 { Some(name) } else { elsewhere }
-}
-
-/// Edits between two short texts.
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (index, from) in left.chars().take(128).enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], index + 1);
-        for (column, to) in right.iter().enumerate() {
-            let substituted = diagonal + usize::from(from != *to);
-            diagonal = row[column + 1];
-            row[column + 1] = substituted.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[right.len()]
-}

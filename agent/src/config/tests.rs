@@ -1,9 +1,13 @@
 //! What the configuration takes, and what it says about what it does not.
 
-use super::keys::{KEYS, Presence};
+use counterfoil_config::key::{Form, Presence};
+use counterfoil_config::written::Schema;
+
+use super::keys::KEYS;
 use super::*;
 
-const LEAST: &str = "store_id = \"0042\"\nagent_id = \"box1\"\ndata_dir = \"data\"\n[mqtt]\nurl = \"mqtt://127.0.0.1:1883\"\n";
+const LEAST: &str =
+    "store_id = \"0042\"\nagent_id = \"box1\"\ndata_dir = \"data\"\n[mqtt]\nurl = \"mqtt://127.0.0.1:1883\"\n";
 
 struct Trial(tempfile::TempDir);
 
@@ -69,10 +73,22 @@ fn what_is_wrong_is_named_with_file_line_and_what_to_write() {
     let trial = Trial::new();
     let file = trial.0.path().join("agent.toml");
     for (text, line, says) in [
-        ("[ingress]\nlissten = \"x\"\n", 7, "`ingress.lissten` is not a key of the agent; did you mean `ingress.listen`?"),
+        (
+            "[ingress]\nlissten = \"x\"\n",
+            7,
+            "`ingress.lissten` is not a key of the agent; did you mean `ingress.listen`?",
+        ),
         ("[uplink]\nkeep_alive = \"30s\"\n", 6, "`uplink` is not a key of the agent; remove it"),
-        ("[ingress]\nheader_timeout = 10\n", 7, "`ingress.header_timeout` must be a duration with its unit from \"100ms\" to \"1min\""),
-        ("[ingress]\nconnections_max = 3\n", 7, "`ingress.connections_max` must be a whole number of connections from 16 to 8192"),
+        (
+            "[ingress]\nheader_timeout = 10\n",
+            7,
+            "`ingress.header_timeout` must be a duration with its unit from \"100ms\" to \"1min\"",
+        ),
+        (
+            "[ingress]\nconnections_max = 3\n",
+            7,
+            "`ingress.connections_max` must be a whole number of connections from 16 to 8192",
+        ),
         ("[ingress]\nconnections_max = 0x40\n", 7, "must be a whole number"),
         ("[journal]\nretain = \"7 weeks\"\n", 7, "`journal.retain` must be a duration"),
         ("[journal]\nbytes_max = \"64MiB\"\nsegment_bytes = \"32MiB\"\n", 7, "must hold at least four segments"),
@@ -106,8 +122,8 @@ fn all_faults_come_at_once_and_missing_keys_are_explained() {
 
 #[test]
 fn a_renamed_key_gives_the_new_name() {
-    let renamed = [("mqtt.broker", "mqtt.url")];
-    let faults = Written::read(Path::new("a.toml"), "[mqtt]\nbroker = \"x\"\n", [], &renamed).unwrap_err();
+    let schema = Schema { renamed: &[("mqtt.broker", "mqtt.url")], ..keys::SCHEMA };
+    let faults = Written::read(Path::new("a.toml"), "[mqtt]\nbroker = \"x\"\n", [], &schema).unwrap_err();
     assert_eq!(faults[0].to_string(), "a.toml:2: `mqtt.broker` has been renamed to `mqtt.url`; write that instead");
 }
 
@@ -144,8 +160,8 @@ fn the_sample_shows_every_key_with_its_default_and_its_reason() {
         .lines()
         .map(|line| line.strip_prefix("#: ").unwrap_or(line))
         .fold(String::new(), |text, line| text + line + "\n");
-    let written = Written::read(&sample, &opened, [], keys::RENAMED).unwrap();
-    let defaults = Written::read(&sample, LEAST, [], keys::RENAMED).unwrap();
+    let written = Written::read(&sample, &opened, [], &keys::SCHEMA).unwrap();
+    let defaults = Written::read(&sample, LEAST, [], &keys::SCHEMA).unwrap();
     for key in KEYS {
         assert!(matches!(written.origin(key.name), Origin::Line(_)), "{} is not in the sample", key.name);
         let reason = text.lines().any(|line| line.trim_start_matches("# ") == key.reason);
@@ -155,7 +171,7 @@ fn the_sample_shows_every_key_with_its_default_and_its_reason() {
             assert_eq!(written.text(name), defaults.text(name), "{name}");
             assert_eq!(written.texts(name), defaults.texts(name), "{name}");
             assert_eq!(written.flag(name), defaults.flag(name), "{name}");
-            if matches!(key.form, keys::Form::Count { .. } | keys::Form::Bytes { .. } | keys::Form::Duration { .. }) {
+            if matches!(key.form, Form::Count { .. } | Form::Bytes { .. } | Form::Duration { .. }) {
                 assert_eq!(written.number(name), defaults.number(name), "{name}");
             }
         }

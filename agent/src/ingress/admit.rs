@@ -43,7 +43,9 @@ pub enum TokensError {
         source: std::io::Error,
     },
     /// A line is not what it should be; it is not repeated, as it may hold a token.
-    #[error("{path}:{line}: write `name token`, the name once, the token of at least {TOKEN_CHARS_MIN} visible ASCII characters")]
+    #[error(
+        "{path}:{line}: write `name token`, the name once, the token of at least {TOKEN_CHARS_MIN} visible ASCII characters"
+    )]
     Line {
         /// The file.
         path: PathBuf,
@@ -63,7 +65,10 @@ impl Tokens {
     pub fn read(path: &Path) -> Result<Self, TokensError> {
         let failed = |source| TokensError::File { path: path.to_owned(), source };
         if std::fs::metadata(path).map_err(failed)?.len() > TOKENS_FILE_BYTES_MAX {
-            return Err(failed(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "the file has more than 256 KiB")));
+            return Err(failed(std::io::Error::new(
+                std::io::ErrorKind::FileTooLarge,
+                "the file has more than 256 KiB",
+            )));
         }
         let text = std::fs::read_to_string(path).map_err(failed)?;
         let mut by_name = BTreeMap::new();
@@ -91,7 +96,9 @@ impl Tokens {
     /// Whose token that is. Hashes of equal length are compared in constant time, and always all of them.
     fn name_of(&self, token: &[u8]) -> Option<&str> {
         let presented = blake3::hash(token);
-        self.by_name.iter().fold(None, |found, (name, hash)| if *hash == presented { Some(name.as_str()) } else { found })
+        self.by_name
+            .iter()
+            .fold(None, |found, (name, hash)| if *hash == presented { Some(name.as_str()) } else { found })
     }
 }
 
@@ -156,7 +163,9 @@ impl Gate {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let address = host.parse::<IpAddr>().ok().map(|address| address.to_canonical());
         host == "localhost"
-            || address.is_some_and(|address| address.is_loopback() || Some(address) == local.map(|local| local.to_canonical()))
+            || address.is_some_and(|address| {
+                address.is_loopback() || Some(address) == local.map(|local| local.to_canonical())
+            })
             || self.hosts.contains(&host)
     }
 }
@@ -172,7 +181,8 @@ pub enum MediaType {
 
 /// Checks what a body claims to be: JSON (which no web page can send across origins unasked) and not compressed.
 pub fn media_type(headers: &HeaderMap) -> Result<MediaType, Problem> {
-    let plain = headers.get_all(CONTENT_ENCODING).iter().all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    let plain =
+        headers.get_all(CONTENT_ENCODING).iter().all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
     if !plain {
         return Err(problems::ENCODING_NOT_SUPPORTED.detail("Send the body without Content-Encoding"));
     }
@@ -197,7 +207,8 @@ pub fn content_length(headers: &HeaderMap, bytes_max: usize) -> Result<(), Probl
 
 /// What a body beyond the bound is answered with.
 pub fn body_too_large(bytes_max: usize) -> Problem {
-    problems::BODY_TOO_LARGE.detail(format!("A body may have {bytes_max} bytes; send the documents in several requests"))
+    problems::BODY_TOO_LARGE
+        .detail(format!("A body may have {bytes_max} bytes; send the documents in several requests"))
 }
 
 /// The key that says the same as `document_id`, where a single document comes with one.
@@ -237,8 +248,11 @@ mod tests {
     fn loopback_names_the_own_address_and_allowed_names_pass_no_other() {
         let gate = Gate::new(None, &["Box1.Local".to_owned(), "[fe80::1]".to_owned()]);
         let local = Some("10.0.0.5".parse().unwrap());
-        let admitted = |host: &'static str| gate.admit(&Uri::from_static("/"), &headers(&[("host", host)]), local).is_ok();
-        for host in ["localhost:7360", "LOCALHOST", "127.0.0.1:1", "[::1]:7360", "10.0.0.5:7360", "box1.local.", "[fe80::1]"] {
+        let admitted =
+            |host: &'static str| gate.admit(&Uri::from_static("/"), &headers(&[("host", host)]), local).is_ok();
+        for host in
+            ["localhost:7360", "LOCALHOST", "127.0.0.1:1", "[::1]:7360", "10.0.0.5:7360", "box1.local.", "[fe80::1]"]
+        {
             assert!(admitted(host), "{host}");
         }
         for host in ["evil.example", "10.0.0.6", "localhost.evil.example", "", "127.0.0.1.evil.example:7360", "[::2]"] {
@@ -259,7 +273,14 @@ mod tests {
         };
         assert_eq!(admit(Some("Bearer fedcba9876543210")), Ok(Caller::Named("till2".to_owned())));
         assert_eq!(admit(Some("bearer  0123456789abcdef")), Ok(Caller::Named("till1".to_owned())));
-        for bad in [None, Some(""), Some("Bearer"), Some("Bearer "), Some("Basic 0123456789abcdef"), Some("Bearer 0123456789abcdeF")] {
+        for bad in [
+            None,
+            Some(""),
+            Some("Bearer"),
+            Some("Bearer "),
+            Some("Basic 0123456789abcdef"),
+            Some("Bearer 0123456789abcdeF"),
+        ] {
             assert_eq!(admit(bad).unwrap_err().status, 401, "{bad:?}");
         }
     }

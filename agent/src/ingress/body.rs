@@ -67,10 +67,13 @@ impl BodyBounds {
         loop {
             let frame = match timeout_at(progress.by, body.frame()).await {
                 Err(_) => {
-                    return Err(problems::SLOW_BODY.detail("The body did not come in time. Nothing was appended; send the same again"));
+                    return Err(problems::SLOW_BODY
+                        .detail("The body did not come in time. Nothing was appended; send the same again"));
                 }
                 Ok(None) => break,
-                Ok(Some(Err(_))) => return Err(problems::UNREADABLE_BODY.detail("The body ended early or its framing is wrong")),
+                Ok(Some(Err(_))) => {
+                    return Err(problems::UNREADABLE_BODY.detail("The body ended early or its framing is wrong"));
+                }
                 Ok(Some(Ok(frame))) => frame,
             };
             let Ok(data) = frame.into_data() else { continue };
@@ -81,7 +84,8 @@ impl BodyBounds {
             }
             if !self.make_room(&mut share, bytes) {
                 discard(body).await;
-                return Err(problems::BUSY.detail("Too many large bodies are at work. Nothing was appended; send the same again"));
+                return Err(problems::BUSY
+                    .detail("Too many large bodies are at work. Nothing was appended; send the same again"));
             }
             progress.made(data.len(), end);
             if first.is_empty() && gathered.is_empty() {

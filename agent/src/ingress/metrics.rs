@@ -73,15 +73,31 @@ pub fn render(status: &Status, refused: &BTreeMap<&'static str, u64>, counters: 
 
 fn agent(text: &mut Text, status: &Status, refused: &BTreeMap<&'static str, u64>) {
     text.family("counterfoil_info", "gauge", "What runs here; always 1.");
-    text.sample("counterfoil_info", &[("version", &status.version), ("store_id", &status.store_id), ("agent_id", &status.agent_id)], 1);
+    text.sample(
+        "counterfoil_info",
+        &[("version", &status.version), ("store_id", &status.store_id), ("agent_id", &status.agent_id)],
+        1,
+    );
     text.gauge("counterfoil_ready", "Whether documents are accepted.", u64::from(status.ready));
     text.gauge("counterfoil_uptime_seconds", "Since the start.", status.uptime_s);
-    text.gauge("counterfoil_clock_synchronised", "Whether the wall clock is vouched for.", u64::from(status.clock == "synchronised"));
+    text.gauge(
+        "counterfoil_clock_synchronised",
+        "Whether the wall clock is vouched for.",
+        u64::from(status.clock == "synchronised"),
+    );
     text.gauge("counterfoil_exceptions_open", "Exceptions that wait for a person.", status.open_exceptions);
     text.counter("counterfoil_documents_recorded_total", "Documents recorded since the start.", status.recorded);
-    text.counter("counterfoil_documents_duplicate_total", "Documents that had been recorded before.", status.duplicates);
+    text.counter(
+        "counterfoil_documents_duplicate_total",
+        "Documents that had been recorded before.",
+        status.duplicates,
+    );
     text.counter("counterfoil_documents_conflict_total", "Documents with the identity of another.", status.conflicts);
-    text.family("counterfoil_documents_refused_total", "counter", "Documents or bodies that were not recorded, by problem.");
+    text.family(
+        "counterfoil_documents_refused_total",
+        "counter",
+        "Documents or bodies that were not recorded, by problem.",
+    );
     for (problem, count) in refused {
         text.sample("counterfoil_documents_refused_total", &[("problem", problem)], *count);
     }
@@ -92,10 +108,18 @@ fn lanes(text: &mut Text, status: &Status) {
     let families: [(&str, &str, Of); 6] = [
         ("counterfoil_lane_head", "The last number that was given in the live epoch.", |lane| Some(lane.head)),
         ("counterfoil_lane_sent", "The last number handed to MQTT in this session.", |lane| Some(lane.sent)),
-        ("counterfoil_lane_stored", "The last number that the hub committed, with all before it.", |lane| Some(lane.stored)),
-        ("counterfoil_lane_safe", "The last number in the hub's verified backup, with all before it.", |lane| Some(lane.safe)),
-        ("counterfoil_lane_waiting_records", "Records that the hub has not committed, of all epochs.", |lane| Some(lane.waiting)),
-        ("counterfoil_lane_oldest_unsent_age_seconds", "Age of the oldest of them; absent where none waits.", |lane| lane.oldest_unsent_age_s),
+        ("counterfoil_lane_stored", "The last number that the hub committed, with all before it.", |lane| {
+            Some(lane.stored)
+        }),
+        ("counterfoil_lane_safe", "The last number in the hub's verified backup, with all before it.", |lane| {
+            Some(lane.safe)
+        }),
+        ("counterfoil_lane_waiting_records", "Records that the hub has not committed, of all epochs.", |lane| {
+            Some(lane.waiting)
+        }),
+        ("counterfoil_lane_oldest_unsent_age_seconds", "Age of the oldest of them; absent where none waits.", |lane| {
+            lane.oldest_unsent_age_s
+        }),
     ];
     for (name, help, of) in families {
         text.family(name, "gauge", help);
@@ -109,16 +133,28 @@ fn lanes(text: &mut Text, status: &Status) {
 
 fn uplink_and_disk(text: &mut Text, status: &Status) {
     let (uplink, disk) = (&status.uplink, &status.disk);
-    text.gauge("counterfoil_uplink_connected", "Whether the broker accepted the connection.", u64::from(uplink.connected));
+    text.gauge(
+        "counterfoil_uplink_connected",
+        "Whether the broker accepted the connection.",
+        u64::from(uplink.connected),
+    );
     text.gauge("counterfoil_uplink_welcomed", "Whether the hub answered in this session.", u64::from(uplink.welcomed));
-    text.counter("counterfoil_uplink_connections_total", "Connections to the broker since the start.", uplink.connections);
+    text.counter(
+        "counterfoil_uplink_connections_total",
+        "Connections to the broker since the start.",
+        uplink.connections,
+    );
     text.counter("counterfoil_uplink_batches_sent_total", "Batches published.", uplink.batches_sent);
     text.counter("counterfoil_uplink_batches_resent_total", "Batches published again.", uplink.batches_resent);
     text.counter("counterfoil_uplink_sent_bytes_total", "Bytes of batches after compression.", uplink.bytes_sent);
     text.gauge("counterfoil_journal_bytes", "The journal with its side files and ballast.", disk.journal_bytes);
     text.gauge("counterfoil_journal_bytes_max", "What the journal may take.", disk.journal_bytes_max);
     text.gauge("counterfoil_journal_segments", "Segments in the journal.", disk.segments);
-    text.gauge("counterfoil_journal_full", "Whether new records are refused because the disk is full.", u64::from(disk.full));
+    text.gauge(
+        "counterfoil_journal_full",
+        "Whether new records are refused because the disk is full.",
+        u64::from(disk.full),
+    );
     text.counter("counterfoil_journal_written_bytes_total", "Bytes written to journal files.", disk.bytes_written);
     text.counter("counterfoil_journal_syncs_total", "Syncs of the journal.", disk.syncs);
     text.gauge("counterfoil_disk_free_bytes", "Free bytes of the file system.", disk.free_bytes);
@@ -127,13 +163,25 @@ fn uplink_and_disk(text: &mut Text, status: &Status) {
 fn ingress(text: &mut Text, counters: &Counters) {
     let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
     text.gauge("counterfoil_http_connections", "Open connections of tills.", read(&counters.connections));
-    text.counter("counterfoil_http_connections_given_up_total", "Idle or slow connections that had to make room.", read(&counters.given_up));
-    text.counter("counterfoil_http_connections_turned_away_total", "Connections for which there was no room.", read(&counters.turned_away));
+    text.counter(
+        "counterfoil_http_connections_given_up_total",
+        "Idle or slow connections that had to make room.",
+        read(&counters.given_up),
+    );
+    text.counter(
+        "counterfoil_http_connections_turned_away_total",
+        "Connections for which there was no room.",
+        read(&counters.turned_away),
+    );
     text.family("counterfoil_http_responses_total", "counter", "Answers by call and status.");
     for (index, of_route) in counters.answered.iter().enumerate() {
         let route = ROUTES.get(index).map_or("none", |route| route.path);
         for (status, count) in STATUSES.iter().zip(of_route).filter(|(_, count)| read(count) > 0) {
-            text.sample("counterfoil_http_responses_total", &[("route", route), ("status", &status.to_string())], read(count));
+            text.sample(
+                "counterfoil_http_responses_total",
+                &[("route", route), ("status", &status.to_string())],
+                read(count),
+            );
         }
     }
 }

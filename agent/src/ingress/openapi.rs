@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 document: the calls of [`super::route`], the schemas of documents from the retail model, those of answers from
+//! The `OpenAPI` 3.1 document: the calls of [`super::route`], the schemas of documents from the retail model, those of answers from
 //! their types.
 //!
 //! Invariant: made of the same tables and types that serve, so that it cannot claim what is not there.
@@ -68,7 +68,9 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator, documents: &mut Map<S
         .collect();
     for (name, required, description) in route.parameters {
         let schema = json!({ "type": "string" });
-        parameters.push(json!({ "name": name, "in": "query", "required": required, "description": description, "schema": schema }));
+        parameters.push(
+            json!({ "name": name, "in": "query", "required": required, "description": description, "schema": schema }),
+        );
     }
     let mut operation = json!({ "summary": route.summary, "operationId": operation_id(route), "responses": responses });
     if let Some(operation) = operation.as_object_mut() {
@@ -103,7 +105,9 @@ fn content(shape: Shape, schemas: &mut SchemaGenerator) -> (&'static str, Value)
     let json = "application/json";
     match shape {
         Shape::Receipt => (json, schemas.subschema_for::<Receipt>().to_value()),
-        Shape::ReceiptOrMany => (json, any_of([schemas.subschema_for::<Receipt>(), schemas.subschema_for::<ManyAnswer>()])),
+        Shape::ReceiptOrMany => {
+            (json, any_of([schemas.subschema_for::<Receipt>(), schemas.subschema_for::<ManyAnswer>()]))
+        }
         Shape::Validation => {
             (json, any_of([schemas.subschema_for::<ValidationAnswer>(), schemas.subschema_for::<ManyValidations>()]))
         }
@@ -176,16 +180,12 @@ fn document_schema(kind: Kind, documents: &mut Map<String, Value>) -> Value {
 fn relocate(schema: &mut Value, name: &str) {
     match schema {
         Value::Object(entries) => {
-            for (key, value) in entries {
-                match value {
-                    Value::String(reference) if key == "$ref" => {
-                        if let Some(inner) = reference.strip_prefix("#/$defs/") {
-                            *reference = format!("#/components/schemas/{name}.{inner}");
-                        }
-                    }
-                    value => relocate(value, name),
-                }
+            if let Some(Value::String(reference)) = entries.get_mut("$ref")
+                && let Some(inner) = reference.strip_prefix("#/$defs/")
+            {
+                *reference = format!("#/components/schemas/{name}.{inner}");
             }
+            entries.values_mut().for_each(|value| relocate(value, name));
         }
         Value::Array(items) => items.iter_mut().for_each(|item| relocate(item, name)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}

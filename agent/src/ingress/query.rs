@@ -62,7 +62,9 @@ pub(super) async fn stock(api: &Api, asked: Asked) -> Result<Response, Problem> 
     let [item_id] = path(&asked)?;
     match api.agent.stock(item_id).await {
         Ok(Some(answer)) => Ok(reply::json(StatusCode::OK, &answer)),
-        Ok(None) => Err(problems::UNKNOWN_ITEM.detail("Nothing was recorded for it on this box; `item_id` is compared exactly")),
+        Ok(None) => {
+            Err(problems::UNKNOWN_ITEM.detail("Nothing was recorded for it on this box; `item_id` is compared exactly"))
+        }
         Err(refused) => Ok(reply::refused(&refused)),
     }
 }
@@ -72,13 +74,16 @@ pub(super) async fn receipt(api: &Api, asked: Asked) -> Result<Response, Problem
     let parameters = parameters(&asked.uri, &["sequence_epoch"])?;
     let sequence_epoch = parameters.get("sequence_epoch").map_or(Ok(0), |text| whole_number("sequence_epoch", text))?;
     let date = business_day(&date)?;
-    let identity = identity_of_transaction(&workstation_id, &date, whole_number("sequence_number", &number)?, sequence_epoch);
+    let identity =
+        identity_of_transaction(&workstation_id, &date, whole_number("sequence_number", &number)?, sequence_epoch);
     receipt_of(api, identity).await
 }
 
 pub(super) async fn receipt_of_document(api: &Api, asked: Asked) -> Result<Response, Problem> {
     let mut parameters = parameters(&asked.uri, &["document_id"])?;
-    let document_id = parameters.remove("document_id").filter(|text| !text.is_empty() && text.chars().count() <= IDENTIFIER_CHARS_MAX);
+    let document_id = parameters
+        .remove("document_id")
+        .filter(|text| !text.is_empty() && text.chars().count() <= IDENTIFIER_CHARS_MAX);
     match document_id {
         Some(document_id) => receipt_of(api, identity_of_document(&document_id)).await,
         None => Err(problems::BAD_REQUEST.detail("Give `document_id`, 1 to 64 characters")),
@@ -129,11 +134,11 @@ pub(super) async fn resolve(api: &Api, asked: Asked) -> Result<Response, Problem
         discard_unasked(&asked.headers, asked.body).await;
         return Err(problem);
     }
-    let held = api.bodies.read(asked.body, &asked.peer.phase).await?;
-    if held.bytes.len() > RESOLUTION_BYTES_MAX {
+    let body = api.bodies.read(asked.body, &asked.peer.phase).await?;
+    if body.bytes.len() > RESOLUTION_BYTES_MAX {
         return Err(admit::body_too_large(RESOLUTION_BYTES_MAX));
     }
-    let resolution = resolution(&held.bytes)?;
+    let resolution = resolution(&body.bytes)?;
     match api.agent.resolve_exception(id, resolution.by, resolution.reason).await {
         Ok(Some(answer)) => Ok(reply::json(StatusCode::OK, &answer)),
         Ok(None) => Err(problems::UNKNOWN_EXCEPTION.detail("See GET /v1/exceptions?all=true for those that are known")),
@@ -144,7 +149,11 @@ pub(super) async fn resolve(api: &Api, asked: Asked) -> Result<Response, Problem
 fn resolution(body: &[u8]) -> Result<Resolution, Problem> {
     let resolution: Resolution = serde_json::from_slice(body).map_err(|error| {
         const EXPECTED: &str = "Send {\"by\": who, \"reason\": why} and nothing else";
-        if error.is_data() { problems::INVALID_DOCUMENT.detail(EXPECTED) } else { problems::UNREADABLE_BODY.detail(EXPECTED) }
+        if error.is_data() {
+            problems::INVALID_DOCUMENT.detail(EXPECTED)
+        } else {
+            problems::UNREADABLE_BODY.detail(EXPECTED)
+        }
     })?;
     let given = [("/by", &resolution.by), ("/reason", &resolution.reason)];
     let faults = given.into_iter().filter(|(_, text)| {
@@ -160,7 +169,8 @@ fn resolution(body: &[u8]) -> Result<Resolution, Problem> {
     if faults.is_empty() {
         return Ok(resolution);
     }
-    let mut problem = problems::INVALID_DOCUMENT.detail("Nothing was recorded; correct what `faults` lists and send it again");
+    let mut problem =
+        problems::INVALID_DOCUMENT.detail("Nothing was recorded; correct what `faults` lists and send it again");
     problem.faults = faults;
     Err(problem)
 }

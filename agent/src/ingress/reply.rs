@@ -26,7 +26,7 @@ pub struct Problem {
     #[serde(rename = "type")]
     pub problem_type: String,
     /// The same for every problem of the type.
-    pub title: Cow<'static, str>,
+    pub title: &'static str,
     /// The status code.
     pub status: u16,
     /// What to do about it.
@@ -36,7 +36,7 @@ pub struct Problem {
     pub faults: Vec<FaultAnswer>,
     /// On 409: the receipt of the document that was first, where this one is kept, and the exception that a person will see.
     #[serde(flatten)]
-    pub conflict: Option<Conflict>,
+    pub conflict: Option<Box<Conflict>>,
     #[serde(skip)]
     slug: &'static str,
 }
@@ -66,7 +66,7 @@ impl ProblemType {
     pub fn detail(self, detail: impl Into<Cow<'static, str>>) -> Problem {
         Problem {
             problem_type: format!("{PROBLEMS}{}", self.slug),
-            title: Cow::Borrowed(self.title),
+            title: self.title,
             status: self.status.as_u16(),
             detail: detail.into(),
             faults: Vec::new(),
@@ -119,22 +119,22 @@ pub mod problems {
 }
 
 impl Problem {
-    /// The last part of its type; for counters.
+    /// What it is counted under: the last part of its type, or of its first fault's.
     pub const fn slug(&self) -> &'static str {
         self.slug
     }
 
-    /// What a refused document is counted under: its first fault where it has one.
-    pub fn of_refusal(refusal: &Refusal) -> (Self, &'static str) {
+    /// What a refused document is answered with; counted under its first fault.
+    pub fn of_refusal(refusal: &Refusal) -> Self {
         let (kind, faults) = match refusal {
             Refusal::Unreadable(fault) => (problems::UNREADABLE_DOCUMENT, std::slice::from_ref(fault)),
             Refusal::TooLarge(fault) => (problems::DOCUMENT_TOO_LARGE, std::slice::from_ref(fault)),
             Refusal::Invalid(faults) => (problems::INVALID_DOCUMENT, faults.as_slice()),
         };
-        let counted = faults.first().map_or(kind.slug, |fault| fault.problem);
         let mut problem = kind.detail("Nothing was recorded; correct what `faults` lists and send it again");
         problem.faults = faults.iter().map(FaultAnswer::from).collect();
-        (problem, counted)
+        problem.slug = faults.first().map_or(kind.slug, |fault| fault.problem);
+        problem
     }
 
     /// What a conflict is answered with; the document is kept all the same.
@@ -142,7 +142,7 @@ impl Problem {
         let mut problem = problems::IDENTITY_CONFLICT.detail(
             "The document is kept beside the first one, outside stock and totals, and a person will look at it; do not send it again",
         );
-        problem.conflict = Some(conflict);
+        problem.conflict = Some(Box::new(conflict));
         problem
     }
 
@@ -231,14 +231,14 @@ pub fn bytes_of(status: StatusCode, content_type: &'static str, bytes: impl Into
 
 /// The answer to what the agent did not take.
 pub fn refused(refused: &Refused) -> Response {
-    match Problem::of_refused(refused) {
-        Some(problem) => problem.into_response(),
-        None => {
+    Problem::of_refused(refused).map_or_else(
+        || {
             let mut response = StatusCode::SERVICE_UNAVAILABLE.into_response();
             response.extensions_mut().insert(Unanswered);
             response
-        }
-    }
+        },
+        IntoResponse::into_response,
+    )
 }
 
 /// The answer to a single document.

@@ -1,5 +1,5 @@
-//! Every call of the API: method, path, what it does, and each answer it can give. The router and the OpenAPI document are both made
-//! of this table, so that neither claims what the other does not do.
+//! Every call of the API: method, path, what it does, and each answer it can give. The router and the `OpenAPI` document are both
+//! made of this table, so that neither claims what the other does not do.
 //!
 //! Invariant: a call that is not in [`ROUTES`] does not exist, and a status that a call can give stands beside it.
 
@@ -112,15 +112,27 @@ impl Route {
 pub const GUARDED_ANSWERS: &[(u16, Shape, &str)] = &[
     (401, Shape::Problem, "A token is needed, or is not known"),
     (403, Shape::Problem, "The Host header names a host that is not allowed"),
-    (503, Shape::Problem, "Nothing was appended: too much is waiting, or the agent is stopping; honour Retry-After and send the same again"),
+    (
+        503,
+        Shape::Problem,
+        "Nothing was appended: too much is waiting, or the agent is stopping; honour Retry-After and send the same again",
+    ),
 ];
 
 const fn submit(path: &'static str, kind: Kind, summary: &'static str) -> Route {
     const ANSWERS: &[(u16, Shape, &str)] = &[
         (201, Shape::Receipt, "One document, on the disk and synced"),
-        (200, Shape::ReceiptOrMany, "One document that was recorded before (the first receipt), or the results of many"),
+        (
+            200,
+            Shape::ReceiptOrMany,
+            "One document that was recorded before (the first receipt), or the results of many",
+        ),
         (400, Shape::Problem, "The body or the document cannot be read"),
-        (409, Shape::Problem, "The same identity was recorded with other content; this one is kept beside it, do not send it again"),
+        (
+            409,
+            Shape::Problem,
+            "The same identity was recorded with other content; this one is kept beside it, do not send it again",
+        ),
         (413, Shape::Problem, "The body, the document or their number is too large"),
         (415, Shape::Problem, "Neither application/json nor application/x-ndjson, or compressed"),
         (422, Shape::Problem, "The document lacks an identity or has a wrong type; every fault is listed"),
@@ -143,7 +155,11 @@ const fn get(
 /// All calls.
 pub const ROUTES: &[Route] = &[
     submit("/v1/transactions", Kind::TRANSACTION, "Record sales, returns, exchanges, voids and no-sales"),
-    submit("/v1/stock-movements", Kind::STOCK_MOVEMENT, "Record receipts, transfers, adjustments, losses and counts of stock"),
+    submit(
+        "/v1/stock-movements",
+        Kind::STOCK_MOVEMENT,
+        "Record receipts, transfers, adjustments, losses and counts of stock",
+    ),
     submit("/v1/day-closes", Kind::DAY_CLOSE, "Record the close of a business day with its declared totals"),
     Route {
         post: true,
@@ -159,10 +175,16 @@ pub const ROUTES: &[Route] = &[
             (500, Shape::Problem, "A fault of the agent"),
         ],
     },
-    get("/v1/stock/{item_id}", Call::Stock, "Stock of an item", &[], &[
-        (200, Shape::Stock, "On hand, reserved, available, and as of where"),
-        (404, Shape::Problem, "No record names that item"),
-    ]),
+    get(
+        "/v1/stock/{item_id}",
+        Call::Stock,
+        "Stock of an item",
+        &[],
+        &[
+            (200, Shape::Stock, "On hand, reserved, available, and as of where"),
+            (404, Shape::Problem, "No record names that item"),
+        ],
+    ),
     get(
         "/v1/receipts/{workstation_id}/{business_day_date}/{sequence_number}",
         Call::Receipt,
@@ -185,10 +207,16 @@ pub const ROUTES: &[Route] = &[
             (404, Shape::Problem, "That document is not known here"),
         ],
     ),
-    get("/v1/days/{business_day_date}", Call::Day, "Running control totals of a business day", &[], &[
-        (200, Shape::Day, "Per currency and till, with what was declared; empty where nothing was recorded"),
-        (400, Shape::Problem, "Not a date"),
-    ]),
+    get(
+        "/v1/days/{business_day_date}",
+        Call::Day,
+        "Running control totals of a business day",
+        &[],
+        &[
+            (200, Shape::Day, "Per currency and till, with what was declared; empty where nothing was recorded"),
+            (400, Shape::Problem, "Not a date"),
+        ],
+    ),
     get(
         "/v1/exceptions",
         Call::Exceptions,
@@ -209,19 +237,35 @@ pub const ROUTES: &[Route] = &[
             (413, Shape::Problem, "The body is too large"),
             (415, Shape::Problem, "Not application/json"),
             (422, Shape::Problem, "`by` or `reason` is missing, empty or too long"),
-            (507, Shape::Problem, "The journal is full, nothing was appended; honour Retry-After and send the same again"),
+            (
+                507,
+                Shape::Problem,
+                "The journal is full, nothing was appended; honour Retry-After and send the same again",
+            ),
         ],
     },
     get("/v1/status", Call::Status, "Everything about the agent", &[], &[(200, Shape::Status, "The status")]),
-    get("/healthz", Call::Healthz, "Whether the agent lives", &[], &[
-        (200, Shape::Health, "It lives"),
-        (503, Shape::Problem, "It does not; start it again"),
-    ]),
-    get("/readyz", Call::Readyz, "Whether the agent accepts documents", &[], &[
-        (200, Shape::Health, "It does"),
-        (503, Shape::Problem, "It does not"),
-    ]),
-    get("/metrics", Call::Metrics, "Counters and gauges for Prometheus", &[], &[(200, Shape::Text, "Text format 0.0.4")]),
+    get(
+        "/healthz",
+        Call::Healthz,
+        "Whether the agent lives",
+        &[],
+        &[(200, Shape::Health, "It lives"), (503, Shape::Problem, "It does not; start it again")],
+    ),
+    get(
+        "/readyz",
+        Call::Readyz,
+        "Whether the agent accepts documents",
+        &[],
+        &[(200, Shape::Health, "It does"), (503, Shape::Problem, "It does not")],
+    ),
+    get(
+        "/metrics",
+        Call::Metrics,
+        "Counters and gauges for Prometheus",
+        &[],
+        &[(200, Shape::Text, "Text format 0.0.4")],
+    ),
     get("/openapi.json", Call::OpenApi, "This description", &[], &[(200, Shape::Json, "OpenAPI 3.1")]),
 ];
 
@@ -324,11 +368,7 @@ async fn gate(State(api): State<Arc<Api>>, request: Request, next: Next) -> Resp
     let index = path.and_then(|path| ROUTES.iter().position(|route| route.path == path.as_str()));
     let guarded = index.and_then(|index| ROUTES.get(index)).is_none_or(Route::is_guarded);
     let local = request.extensions().get::<Peer>().and_then(|peer| peer.local);
-    let admitted = if guarded {
-        api.gate.admit(request.uri(), request.headers(), local)
-    } else {
-        Ok(Caller::Local)
-    };
+    let admitted = if guarded { api.gate.admit(request.uri(), request.headers(), local) } else { Ok(Caller::Local) };
     let (caller, response) = match admitted {
         Ok(caller) => (Some(caller), next.run(request).await),
         Err(problem) => {

@@ -36,8 +36,8 @@ enum Documents {
     Many(Vec<Bytes>),
 }
 
-/// A document that was judged, or the problem it is refused for and what that is counted under.
-type Judged = Result<Prepared, (Problem, &'static str)>;
+/// A document that was judged, or the problem it is refused for.
+type Judged = Result<Prepared, Problem>;
 
 /// Takes documents of `kind`.
 pub(super) async fn submit(api: &Api, kind: Kind, asked: Asked) -> Result<Response, Problem> {
@@ -53,8 +53,8 @@ pub(super) async fn submit(api: &Api, kind: Kind, asked: Asked) -> Result<Respon
                 prepared.push(document);
                 problems.push(None);
             }
-            Err((problem, counted)) => {
-                api.agent.count_refused(counted);
+            Err(problem) => {
+                api.agent.count_refused(problem.slug());
                 problems.push(Some(problem));
             }
         }
@@ -166,7 +166,7 @@ fn validation(judged: Judged) -> ValidationAnswer {
             warnings: prepared.warnings,
             digest: Some(prepared.envelope.content_digest.to_string()),
         },
-        Err((problem, _)) => ValidationAnswer {
+        Err(problem) => ValidationAnswer {
             index: None,
             recordable: false,
             status: problem.status,
@@ -203,15 +203,21 @@ async fn read(api: &Api, asked: Asked) -> Result<(Documents, Option<String>, Hel
             return Err(problem);
         }
     };
-    let held = api.bodies.read(body, &peer.phase).await?;
-    let documents = tell_apart(media, &held.bytes)?;
+    let body = api.bodies.read(body, &peer.phase).await?;
+    let documents = tell_apart(media, &body.bytes)?;
     if key.is_some() && matches!(documents, Documents::Many(_)) {
-        return Err(problems::BAD_REQUEST.detail("Idempotency-Key is for a single document; in many, each says its `document_id`"));
+        return Err(problems::BAD_REQUEST
+            .detail("Idempotency-Key is for a single document; in many, each says its `document_id`"));
     }
-    Ok((documents, key, held))
+    Ok((documents, key, body))
 }
 
-async fn judge(context: &Arc<Context>, kind: Kind, documents: Documents, key: Option<String>) -> Result<Vec<Judged>, Problem> {
+async fn judge(
+    context: &Arc<Context>,
+    kind: Kind,
+    documents: Documents,
+    key: Option<String>,
+) -> Result<Vec<Judged>, Problem> {
     let bytes = match &documents {
         Documents::One(one) => one.len(),
         Documents::Many(many) => many.iter().map(Bytes::len).sum(),
@@ -237,7 +243,9 @@ async fn judge(context: &Arc<Context>, kind: Kind, documents: Documents, key: Op
 
 /// One object, the elements of an array, or the lines that are not blank. Elements and lines are not looked into.
 fn tell_apart(media: MediaType, body: &Bytes) -> Result<Documents, Problem> {
-    let too_many = || problems::TOO_MANY_DOCUMENTS.detail(format!("A body may have {DOCUMENTS_MAX} documents; send several requests"));
+    let too_many = || {
+        problems::TOO_MANY_DOCUMENTS.detail(format!("A body may have {DOCUMENTS_MAX} documents; send several requests"))
+    };
     let slices: Vec<&[u8]> = match media {
         MediaType::NdJson => {
             let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
@@ -301,12 +309,18 @@ mod tests {
         let json = |body| many(MediaType::Json, body);
         assert_eq!(json(" {\"a\":[1]}"), Ok(vec!["one".to_owned()]));
         assert_eq!(json(""), Ok(vec!["one".to_owned()]));
-        assert_eq!(json(" [ {\"a\" : 1.0} , 7,[]] "), Ok(vec!["{\"a\" : 1.0}".to_owned(), "7".to_owned(), "[]".to_owned()]));
+        assert_eq!(
+            json(" [ {\"a\" : 1.0} , 7,[]] "),
+            Ok(vec!["{\"a\" : 1.0}".to_owned(), "7".to_owned(), "[]".to_owned()])
+        );
         assert_eq!(json("[]"), Ok(vec![]));
         for broken in ["[", "[{]", "[{}] x", "[{},]", "[1 2]"] {
             assert_eq!(json(broken), Err(400), "{broken}");
         }
-        assert_eq!(many(MediaType::NdJson, "{}\r\n\n {\"b\":2}\nx"), Ok(vec!["{}".into(), "{\"b\":2}".into(), "x".into()]));
+        assert_eq!(
+            many(MediaType::NdJson, "{}\r\n\n {\"b\":2}\nx"),
+            Ok(vec!["{}".into(), "{\"b\":2}".into(), "x".into()])
+        );
         let bad_utf8 = tell_apart(MediaType::Json, &Bytes::from_static(b"[\"\xff\"]")).unwrap_err();
         assert_eq!(bad_utf8.status, 400);
     }

@@ -1,6 +1,6 @@
 //! The contract over real sockets: a served ingress, an owner that the test plays, and a client that writes bytes.
 //!
-//! Every answer that any test sees is looked up in the OpenAPI document: a status that is not listed there fails the test.
+//! Every answer that any test sees is looked up in the published description: a status that is not listed there fails the test.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -15,7 +15,10 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::agent::{Inbox, Refusals, Request as Asked, channel};
-use crate::answer::{Conflict, DayAnswer, ExceptionAnswer, Outcome, Progress, Receipt, ReceiptAnswer, Refused, Status, StockAnswer, StockQuantity};
+use crate::answer::{
+    Conflict, DayAnswer, ExceptionAnswer, Outcome, Progress, Receipt, ReceiptAnswer, Refused, Status, StockAnswer,
+    StockQuantity,
+};
 
 mod bounds;
 mod calls;
@@ -110,14 +113,21 @@ impl Owner {
                 drop(reply.send(Ok(DayAnswer { business_day_date, currencies: Vec::new(), closes: Vec::new() })));
             }
             Asked::Exceptions { all, reply } => {
-                drop(reply.send(Ok(if all { vec![exception("resolved"), exception("open")] } else { vec![exception("open")] })));
+                drop(reply.send(Ok(if all {
+                    vec![exception("resolved"), exception("open")]
+                } else {
+                    vec![exception("open")]
+                })));
             }
             Asked::ResolveException { id, by, reason, reply } => {
                 let resolved = ExceptionAnswer { resolved_by: Some(by), reason: Some(reason), ..exception("resolved") };
                 drop(reply.send(Ok((id == resolved.id).then_some(resolved))));
             }
-            // The uplink's and the clock's; no till asks them.
-            Asked::Positions { .. } | Asked::Marks { .. } | Asked::Damaged { .. } | Asked::Outage { .. } | Asked::Tick => {}
+            Asked::Positions { .. }
+            | Asked::Marks { .. }
+            | Asked::Damaged { .. }
+            | Asked::Outage { .. }
+            | Asked::Tick => unreachable!("the ingress does not ask that"),
         }
     }
 
@@ -195,7 +205,8 @@ fn sale(number: u64) -> String {
 
 fn request(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
-    format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: {length}\r\n\r\n{body}").into_bytes()
+    format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: {length}\r\n\r\n{body}")
+        .into_bytes()
 }
 
 const JSON: &str = "content-type: application/json\r\n";
@@ -248,7 +259,7 @@ impl Served {
     }
 }
 
-/// Reads one answer, and looks it up in the OpenAPI document.
+/// Reads one answer, and looks it up in the published description.
 async fn answered(socket: &mut (impl AsyncRead + AsyncWrite + Unpin), method: &str, path: &str) -> Answer {
     let answer = timeout(AT_MOST, read_answer(socket)).await.expect("an answer in time").expect("an answer");
     check_documented(method, path, answer.status);
@@ -283,8 +294,7 @@ fn check_documented(method: &str, path: &str, status: u16) {
     let parts: Vec<&str> = path.split('?').next().unwrap().split('/').collect();
     let matches = |template: &str| {
         let template: Vec<&str> = template.split('/').collect();
-        template.len() == parts.len()
-            && template.iter().zip(&parts).all(|(of, part)| of.starts_with('{') || of == part)
+        template.len() == parts.len() && template.iter().zip(&parts).all(|(of, part)| of.starts_with('{') || of == part)
     };
     let paths = openapi()["paths"].as_object().unwrap();
     match paths.iter().find(|(template, _)| matches(template)) {

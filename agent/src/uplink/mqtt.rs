@@ -98,12 +98,7 @@ pub struct Will {
 
 impl Connection {
     /// Starts connecting; [`Event::Ready`] or [`Event::Lost`] tells how it went.
-    pub fn open(
-        config: &MqttConfig,
-        client_id: &str,
-        subscription: String,
-        will: Will,
-    ) -> Result<Self, LinkError> {
+    pub fn open(config: &MqttConfig, client_id: &str, subscription: String, will: Will) -> Result<Self, LinkError> {
         let mut options = MqttOptions::new(client_id, &config.host, config.port);
         options.set_clean_session(true);
         options.set_keep_alive(config.keep_alive);
@@ -207,7 +202,10 @@ async fn poll(mut event_loop: EventLoop, client: AsyncClient, subscription: Stri
 }
 
 fn line_error(error: rumqttc::ConnectionError) -> LinkError {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the library's kinds of failure are told apart by their text only")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the library's kinds of failure are told apart by their text only"
+    )]
     match error {
         rumqttc::ConnectionError::ConnectionRefused(code) => LinkError::Refused(code),
         other => LinkError::Line(other.to_string()),

@@ -13,38 +13,24 @@ use proptest::prelude::*;
 use super::*;
 use crate::id::{Chain, LaneKey, SeqRange};
 use crate::message::{
-    Ack, Down, EpochHeads, Gone, GoneReason, Hello, LaneHead, Mark, Nack, NackReason, Parent,
-    PositionItem, Positions, Welcome,
+    Ack, Down, EpochHeads, Gone, GoneReason, Hello, LaneHead, Mark, Nack, NackReason, Parent, PositionItem, Positions,
+    Welcome,
 };
 use crate::record::{Envelope, Flag, Kind, Record};
 use crate::time::{ClockQuality, WallTime};
 
-const FIRST: RecordKey = RecordKey {
-    epoch: Epoch([0x11; 16]),
-    lane: Lane::Trade,
-    seq: Seq(41),
-};
+const FIRST: RecordKey = RecordKey { epoch: Epoch([0x11; 16]), lane: Lane::Trade, seq: Seq(41) };
 const SESSION: SessionId = SessionId([0x22; 16]);
 const HUB: SessionId = SessionId([0x33; 16]);
 
 fn golden(name: &str, bytes: &[u8]) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fixtures/wire-v1")
-        .join(name);
-    let hex: String = bytes
-        .iter()
-        .map(|byte| alloc::format!("{byte:02x}"))
-        .collect();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/wire-v1").join(name);
+    let hex: String = bytes.iter().map(|byte| alloc::format!("{byte:02x}")).collect();
     if !path.exists() && std::env::var_os("COUNTERFOIL_BLESS").is_some() {
         std::fs::write(&path, alloc::format!("{hex}\n")).unwrap();
     }
-    let kept = std::fs::read_to_string(&path)
-        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    assert_eq!(
-        kept.trim(),
-        hex,
-        "{name} is written differently from what version 1 promised"
-    );
+    let kept = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert_eq!(kept.trim(), hex, "{name} is written differently from what version 1 promised");
 }
 
 fn record() -> Record {
@@ -62,10 +48,7 @@ fn record() -> Record {
             business_day_derived: false,
             correlation_id: Some("c-1".to_string()),
             traceparent: None,
-            flags: vec![Flag {
-                code: "TOTALS_MISMATCH".into(),
-                pointer: "/totals/gross".to_string(),
-            }],
+            flags: vec![Flag { code: "TOTALS_MISMATCH".into(), pointer: "/totals/gross".to_string() }],
             conflicts_with: None,
         },
         document: b"{\"type\":\"sale\"}".to_vec(),
@@ -73,14 +56,7 @@ fn record() -> Record {
 }
 
 fn hello() -> Hello {
-    let gone = Gone {
-        range: SeqRange {
-            first: Seq(3),
-            last: Seq(4),
-        },
-        reason: GoneReason::Damaged,
-        chain_after: None,
-    };
+    let gone = Gone { range: SeqRange { first: Seq(3), last: Seq(4) }, reason: GoneReason::Damaged, chain_after: None };
     let head = LaneHead {
         lane: Lane::Trade,
         first: Seq(1),
@@ -89,10 +65,7 @@ fn hello() -> Hello {
         chain: Some(Chain([2; 32])),
         gone: vec![gone],
     };
-    let parent = Parent {
-        epoch: Epoch([0x44; 16]),
-        lanes: vec![(Lane::Stock, Seq(5), None)],
-    };
+    let parent = Parent { epoch: Epoch([0x44; 16]), lanes: vec![(Lane::Stock, Seq(5), None)] };
     Hello {
         versions: (WireVersion::OLDEST, WireVersion::NEWEST),
         software: "counterfoil 0.1.0".to_string(),
@@ -102,30 +75,14 @@ fn hello() -> Hello {
         pages: 1,
         wall_time: WallTime(1_795_000_000_123),
         clock: ClockQuality::Unsynchronised,
-        epochs: vec![EpochHeads {
-            epoch: FIRST.epoch,
-            parent: Some(parent),
-            live: true,
-            lanes: vec![head],
-        }],
+        epochs: vec![EpochHeads { epoch: FIRST.epoch, parent: Some(parent), live: true, lanes: vec![head] }],
         downlink: vec![("master".to_string(), 7)],
     }
 }
 
 fn mark() -> Mark {
-    let ranges = vec![SeqRange {
-        first: Seq(50),
-        last: Seq(60),
-    }];
-    Mark {
-        key: LaneKey {
-            epoch: FIRST.epoch,
-            lane: Lane::Trade,
-        },
-        stored: Seq(40),
-        safe: Seq(30),
-        ranges,
-    }
+    let ranges = vec![SeqRange { first: Seq(50), last: Seq(60) }];
+    Mark { key: LaneKey { epoch: FIRST.epoch, lane: Lane::Trade }, stored: Seq(40), safe: Seq(30), ranges }
 }
 
 fn downs() -> [(&'static str, Down); 5] {
@@ -142,33 +99,11 @@ fn downs() -> [(&'static str, Down); 5] {
     };
     [
         ("welcome.hex", Down::Welcome(welcome)),
-        (
-            "ack.hex",
-            Down::Ack(Ack {
-                session: SESSION,
-                hub_epoch: HUB,
-                marks: vec![mark()],
-                credit: 64,
-            }),
-        ),
-        (
-            "nack.hex",
-            Down::Nack(Nack {
-                session: SESSION,
-                first: FIRST,
-                reason: NackReason::Undecodable,
-            }),
-        ),
+        ("ack.hex", Down::Ack(Ack { session: SESSION, hub_epoch: HUB, marks: vec![mark()], credit: 64 })),
+        ("nack.hex", Down::Nack(Nack { session: SESSION, first: FIRST, reason: NackReason::Undecodable })),
         (
             "range_request.hex",
-            Down::RangeRequest {
-                session: SESSION,
-                key,
-                range: SeqRange {
-                    first: Seq(1),
-                    last: Seq(2),
-                },
-            },
+            Down::RangeRequest { session: SESSION, key, range: SeqRange { first: Seq(1), last: Seq(2) } },
         ),
         ("hello_wanted.hex", Down::HelloWanted { hub_epoch: HUB }),
     ]
@@ -184,12 +119,8 @@ fn messages_are_written_and_read_as_version_1_promised() {
         golden(name, &bytes);
         assert_eq!(decode::<Down>(&bytes).unwrap(), down);
     }
-    let item = PositionItem {
-        item_id: "85123A".to_string(),
-        unit: "EA".to_string(),
-        on_hand: None,
-        delta: "-3".to_string(),
-    };
+    let item =
+        PositionItem { item_id: "85123A".to_string(), unit: "EA".to_string(), on_hand: None, delta: "-3".to_string() };
     let positions = Positions {
         session: SESSION,
         round: 1,
@@ -213,13 +144,7 @@ fn records_and_batches_are_written_and_read_as_version_1_promised() {
     golden("batch_plain.hex", &bytes);
     let batch = decode_batch(&bytes, |_, _| None).unwrap();
     assert_eq!(batch.records, [stored.clone(), stored]);
-    assert_eq!(
-        batch.head.range(),
-        SeqRange {
-            first: Seq(41),
-            last: Seq(42)
-        }
-    );
+    assert_eq!(batch.head.range(), SeqRange { first: Seq(41), last: Seq(42) });
 }
 
 #[test]
@@ -248,10 +173,7 @@ fn trailing_bytes_and_false_counts_are_refused() {
     assert_eq!(decode::<Hello>(&bytes), Err(CodecError::Undecodable));
     let mut bytes = encode_batch(SESSION, FIRST, &[b"x", b"y"], |_| None).unwrap();
     bytes[44] = 3;
-    assert_eq!(
-        decode_batch(&bytes, |_, _| None),
-        Err(CodecError::Undecodable)
-    );
+    assert_eq!(decode_batch(&bytes, |_, _| None), Err(CodecError::Undecodable));
 }
 
 proptest! {

@@ -12,7 +12,6 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::Cell;
-use core::cmp::Ordering;
 use core::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -220,7 +219,7 @@ pub(crate) fn first_double<'k>(keys: impl Iterator<Item = &'k str> + Clone) -> O
 pub(crate) fn canonicalise(root: &Node<'_>, without: &str, output: &mut Vec<u8>) {
     match root {
         Node::Object(members) => {
-            write_object(members.iter().filter(|(key, _)| key != without).collect(), output);
+            write_object(members.iter().filter(|(key, _)| key != without), output);
         }
         Node::Null | Node::Bool(_) | Node::Number(_) | Node::Text(_) | Node::List(_) => write_node(root, output),
     }
@@ -243,14 +242,23 @@ fn write_node(node: &Node<'_>, output: &mut Vec<u8>) {
             }
             output.push(b']');
         }
-        Node::Object(members) => write_object(members.iter().collect(), output),
+        Node::Object(members) => write_object(members.iter(), output),
     }
 }
 
-fn write_object(mut members: Vec<&Member<'_>>, output: &mut Vec<u8>) {
-    members.sort_by(|(one, _), (other, _)| compare_keys(one, other));
+fn write_object<'n>(members: impl Iterator<Item = &'n Member<'n>>, output: &mut Vec<u8>) {
+    let mut members: Vec<(u64, &Member<'_>)> = members.map(|member| (first_bytes(&member.0), member)).collect();
+    if members.iter().all(|(_, (key, _))| key.is_ascii()) {
+        // The order of the bytes, which their first eight nearly always decide.
+        members.sort_unstable_by(|(one, (one_key, _)), (other, (other_key, _))| {
+            one.cmp(other).then_with(|| one_key.cmp(other_key))
+        });
+    } else {
+        // RFC 8785 asks for the order of UTF-16 code units.
+        members.sort_unstable_by(|(_, (one, _)), (_, (other, _))| one.encode_utf16().cmp(other.encode_utf16()));
+    }
     output.push(b'{');
-    for (index, (key, node)) in members.into_iter().enumerate() {
+    for (index, (_, (key, node))) in members.into_iter().enumerate() {
         if index > 0 {
             output.push(b',');
         }
@@ -261,9 +269,11 @@ fn write_object(mut members: Vec<&Member<'_>>, output: &mut Vec<u8>) {
     output.push(b'}');
 }
 
-/// By UTF-16 code units, as RFC 8785 asks; for ASCII that is the order of the bytes.
-fn compare_keys(one: &str, other: &str) -> Ordering {
-    if one.is_ascii() && other.is_ascii() { one.cmp(other) } else { one.encode_utf16().cmp(other.encode_utf16()) }
+/// The first eight bytes as a number of the same order, zeros where there are fewer.
+fn first_bytes(key: &str) -> u64 {
+    let mut first = [0; 8];
+    first.iter_mut().zip(key.bytes()).for_each(|(to, from)| *to = from);
+    u64::from_be_bytes(first)
 }
 
 #[expect(clippy::ptr_arg, reason = "whether the parser borrowed the text tells whether it can hold anything to escape")]

@@ -1,6 +1,6 @@
 //! What a field of a document may be: the tables that both the check of submitted documents and the published JSON Schema are made of.
 //!
-//! Invariant: one source. Whatever the check ([`super::inspect`]) demands of a single field stands in a [`Table`], and
+//! Invariant: one source. Whatever the check (`super::inspect`) demands of a single field stands in a `Table`, and
 //! [`json_schema`] prints the same table. What binds several fields together (identity, sums) is judged elsewhere.
 
 use alloc::format;

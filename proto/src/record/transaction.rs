@@ -1,4 +1,4 @@
-//! A transaction of a till: the table of its fields. What it does stands in [`fold`], what it is judged by in [`rules`].
+//! A transaction of a till: the table of its fields. What it does stands in `fold`, what it is judged by in `rules`.
 //!
 //! Invariant: fields are only added, and none becomes required later: documents of every age have to be read.
 

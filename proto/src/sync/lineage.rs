@@ -63,11 +63,7 @@ impl Lineage {
             let parent = heads.parent.as_ref().map(|parent| parent.epoch);
             if !self.epochs.iter().any(|known| known.epoch == heads.epoch) {
                 incidents.extend(self.rollback(heads.epoch, parent));
-                self.epochs.push(EpochState {
-                    epoch: heads.epoch,
-                    parent,
-                    live_at: 0,
-                });
+                self.epochs.push(EpochState { epoch: heads.epoch, parent, live_at: 0 });
             }
             if heads.live {
                 incidents.extend(self.live(heads.epoch));
@@ -78,32 +74,19 @@ impl Lineage {
 
     fn rollback(&self, later: Epoch, parent: Option<Epoch>) -> Option<LineageIncident> {
         let parent = parent?;
-        let sibling = self
-            .epochs
-            .iter()
-            .find(|known| known.parent == Some(parent))?;
-        Some(LineageIncident::Rollback {
-            parent,
-            earlier: sibling.epoch,
-            later,
-        })
+        let sibling = self.epochs.iter().find(|known| known.parent == Some(parent))?;
+        Some(LineageIncident::Rollback { parent, earlier: sibling.epoch, later })
     }
 
     fn live(&mut self, epoch: Epoch) -> Option<LineageIncident> {
-        let newest = self
-            .epochs
-            .iter()
-            .max_by_key(|known| known.live_at)
-            .map(|known| (known.epoch, known.live_at));
+        let newest = self.epochs.iter().max_by_key(|known| known.live_at).map(|known| (known.epoch, known.live_at));
         let hellos = self.hellos;
         let known = self.epochs.iter_mut().find(|known| known.epoch == epoch)?;
         let spoke_before = known.live_at > 0;
         known.live_at = hellos;
         let (between, between_at) = newest?;
-        (spoke_before && between != epoch && between_at > 0).then_some(LineageIncident::Clone {
-            returned: epoch,
-            between,
-        })
+        (spoke_before && between != epoch && between_at > 0)
+            .then_some(LineageIncident::Clone { returned: epoch, between })
     }
 }
 
@@ -113,16 +96,8 @@ mod tests {
     use crate::message::Parent;
 
     fn heads(epoch: u8, parent: Option<u8>, live: bool) -> EpochHeads {
-        let parent = parent.map(|parent| Parent {
-            epoch: Epoch([parent; 16]),
-            lanes: Vec::new(),
-        });
-        EpochHeads {
-            epoch: Epoch([epoch; 16]),
-            parent,
-            live,
-            lanes: Vec::new(),
-        }
+        let parent = parent.map(|parent| Parent { epoch: Epoch([parent; 16]), lanes: Vec::new() });
+        EpochHeads { epoch: Epoch([epoch; 16]), parent, live, lanes: Vec::new() }
     }
 
     #[test]
@@ -133,10 +108,7 @@ mod tests {
         }
         assert_eq!(lineage.hello(&[heads(1, None, false)], true), []);
         for _ in 0..3 {
-            assert_eq!(
-                lineage.hello(&[heads(1, None, false), heads(2, Some(1), true)], true),
-                []
-            );
+            assert_eq!(lineage.hello(&[heads(1, None, false), heads(2, Some(1), true)], true), []);
         }
     }
 
@@ -144,20 +116,11 @@ mod tests {
     fn two_boxes_that_take_turns_are_a_clone() {
         let mut lineage = Lineage::default();
         lineage.hello(&[heads(1, None, true)], true);
-        assert_eq!(
-            lineage.hello(&[heads(1, None, false), heads(2, Some(1), true)], true),
-            []
-        );
+        assert_eq!(lineage.hello(&[heads(1, None, false), heads(2, Some(1), true)], true), []);
         let rollback = lineage.hello(&[heads(1, None, false), heads(3, Some(1), true)], true);
         assert!(matches!(rollback[..], [LineageIncident::Rollback { .. }]));
         let clone = lineage.hello(&[heads(1, None, false), heads(2, Some(1), true)], true);
-        assert_eq!(
-            clone,
-            [LineageIncident::Clone {
-                returned: Epoch([2; 16]),
-                between: Epoch([3; 16])
-            }]
-        );
+        assert_eq!(clone, [LineageIncident::Clone { returned: Epoch([2; 16]), between: Epoch([3; 16]) }]);
     }
 
     #[test]
@@ -165,10 +128,7 @@ mod tests {
         let mut lineage = Lineage::default();
         lineage.hello(&[heads(1, None, true)], true);
         lineage.hello(&[heads(1, None, false), heads(2, Some(1), true)], true);
-        assert!(matches!(
-            lineage.hello(&[heads(1, None, true)], true)[..],
-            [LineageIncident::Clone { .. }]
-        ));
+        assert!(matches!(lineage.hello(&[heads(1, None, true)], true)[..], [LineageIncident::Clone { .. }]));
     }
 
     #[test]
@@ -178,15 +138,8 @@ mod tests {
         let incidents = lineage.hello(&[heads(1, None, false), heads(3, Some(1), true)], true);
         assert_eq!(
             incidents,
-            [LineageIncident::Rollback {
-                parent: Epoch([1; 16]),
-                earlier: Epoch([2; 16]),
-                later: Epoch([3; 16])
-            }]
+            [LineageIncident::Rollback { parent: Epoch([1; 16]), earlier: Epoch([2; 16]), later: Epoch([3; 16]) }]
         );
-        assert_eq!(
-            lineage.hello(&[heads(1, None, false), heads(3, Some(1), true)], true),
-            []
-        );
+        assert_eq!(lineage.hello(&[heads(1, None, false), heads(3, Some(1), true)], true), []);
     }
 }

@@ -100,23 +100,14 @@ impl LaneState {
         if range.last > reach || (opens_range && self.ranges.len() >= RECEIVER_RANGES_MAX) {
             return Plan::Ahead;
         }
-        let below = (range.first <= self.stored).then(|| SeqRange {
-            first: range.first,
-            last: range.last.min(self.stored),
-        });
-        let above = self
-            .ranges
-            .iter()
-            .filter_map(|stored| intersection(*stored, range));
-        Plan::Take {
-            known: below.into_iter().chain(above).collect(),
-        }
+        let below =
+            (range.first <= self.stored).then(|| SeqRange { first: range.first, last: range.last.min(self.stored) });
+        let above = self.ranges.iter().filter_map(|stored| intersection(*stored, range));
+        Plan::Take { known: below.into_iter().chain(above).collect() }
     }
 
     fn touches(&self, range: SeqRange) -> bool {
-        self.ranges
-            .iter()
-            .any(|stored| stored.first <= range.last.next() && range.first <= stored.last.next())
+        self.ranges.iter().any(|stored| stored.first <= range.last.next() && range.first <= stored.last.next())
     }
 
     /// Whether `seq` is stored, or was crossed as gone.
@@ -143,23 +134,15 @@ impl LaneState {
         if range.last <= self.stored {
             return;
         }
-        let mut merged = SeqRange {
-            first: range.first.max(self.stored.next()),
-            last: range.last,
-        };
+        let mut merged = SeqRange { first: range.first.max(self.stored.next()), last: range.last };
         self.ranges.retain(|stored| {
             let apart = stored.last.next() < merged.first || merged.last.next() < stored.first;
             if !apart {
-                merged = SeqRange {
-                    first: merged.first.min(stored.first),
-                    last: merged.last.max(stored.last),
-                };
+                merged = SeqRange { first: merged.first.min(stored.first), last: merged.last.max(stored.last) };
             }
             apart
         });
-        let at = self
-            .ranges
-            .partition_point(|stored| stored.first < merged.first);
+        let at = self.ranges.partition_point(|stored| stored.first < merged.first);
         self.ranges.insert(at, merged);
     }
 
@@ -169,25 +152,11 @@ impl LaneState {
         let mut reach = self.stored;
         loop {
             let next = reach.next();
-            let stored = self
-                .ranges
-                .iter()
-                .find(|range| range.contains(next))
-                .map(|range| range.last);
-            let gone = self
-                .gone
-                .iter()
-                .find(|gone| gone.range.contains(next))
-                .map(|gone| gone.range.last);
+            let stored = self.ranges.iter().find(|range| range.contains(next)).map(|range| range.last);
+            let gone = self.gone.iter().find(|gone| gone.range.contains(next)).map(|gone| gone.range.last);
             match stored.or(gone) {
                 // A gone range ends where something stored begins: what is stored is walked, what is gone is crossed.
-                Some(last) => {
-                    reach = if stored.is_some() {
-                        last
-                    } else {
-                        self.gone_until(next, last)
-                    }
-                }
+                Some(last) => reach = if stored.is_some() { last } else { self.gone_until(next, last) },
                 None => return reach,
             }
         }
@@ -209,10 +178,7 @@ impl LaneState {
         while self.stored < reach {
             let seq = self.stored.next();
             if self.ranges.iter().any(|range| range.contains(seq)) {
-                self.chain = self
-                    .chain
-                    .zip(digest_of(seq))
-                    .map(|(chain, digest)| chain.next(seq, digest));
+                self.chain = self.chain.zip(digest_of(seq)).map(|(chain, digest)| chain.next(seq, digest));
                 self.stored = seq;
             } else {
                 self.cross_gone(seq);
@@ -227,11 +193,7 @@ impl LaneState {
     }
 
     fn cross_gone(&mut self, seq: Seq) {
-        let found = self
-            .gone
-            .iter()
-            .find(|gone| gone.range.contains(seq))
-            .copied();
+        let found = self.gone.iter().find(|gone| gone.range.contains(seq)).copied();
         let last = found.map_or(seq, |gone| self.gone_until(seq, gone.range.last));
         let whole = found.filter(|gone| gone.range.last == last);
         self.chain = whole.and_then(|gone| gone.chain_after);
@@ -239,18 +201,10 @@ impl LaneState {
     }
 
     fn check_anchor(&mut self, incidents: &mut Vec<Incident>) {
-        let stated = self
-            .anchors
-            .iter()
-            .find(|(seq, _)| *seq == self.stored)
-            .map(|(_, chain)| *chain);
+        let stated = self.anchors.iter().find(|(seq, _)| *seq == self.stored).map(|(_, chain)| *chain);
         let Some(stated) = stated else { return };
         if let Some(found) = self.chain.filter(|found| *found != stated) {
-            incidents.push(Incident::ChainMismatch {
-                seq: self.stored,
-                stated,
-                found,
-            });
+            incidents.push(Incident::ChainMismatch { seq: self.stored, stated, found });
         }
         self.chain = Some(stated);
     }
@@ -259,10 +213,7 @@ impl LaneState {
     pub fn hello(&mut self, head: &LaneHead) -> Vec<Incident> {
         let mut incidents = Vec::new();
         if head.last < self.stored {
-            incidents.push(Incident::AgentBehind {
-                last: head.last,
-                stored: self.stored,
-            });
+            incidents.push(Incident::AgentBehind { last: head.last, stored: self.stored });
         }
         self.anchor(head.first.previous(), head.chain_before);
         self.anchor(head.last, head.chain);
@@ -288,16 +239,8 @@ impl LaneState {
     fn declare_gone(&mut self, gone: Gone, incidents: &mut Vec<Incident>) {
         let mut first = gone.range.first.max(self.stored.next());
         while first <= gone.range.last {
-            let covered = self
-                .ranges
-                .iter()
-                .find(|range| range.contains(first))
-                .map(|range| range.last);
-            let declared = self
-                .gone
-                .iter()
-                .find(|known| known.range.contains(first))
-                .map(|known| known.range.last);
+            let covered = self.ranges.iter().find(|range| range.contains(first)).map(|range| range.last);
+            let declared = self.gone.iter().find(|known| known.range.contains(first)).map(|known| known.range.last);
             if let Some(last) = covered.or(declared) {
                 first = last.next();
                 continue;
@@ -309,11 +252,7 @@ impl LaneState {
                 .min()
                 .map_or(gone.range.last, |stop| stop.previous().min(gone.range.last));
             let chain_after = gone.chain_after.filter(|_| last == gone.range.last);
-            let part = Gone {
-                range: SeqRange { first, last },
-                reason: gone.reason,
-                chain_after,
-            };
+            let part = Gone { range: SeqRange { first, last }, reason: gone.reason, chain_after };
             if self.gone.len() < RECEIVER_RANGES_MAX {
                 let at = self.gone.partition_point(|known| known.range.first < first);
                 self.gone.insert(at, part);
@@ -326,20 +265,12 @@ impl LaneState {
     /// Where the lane stands, for a welcome or an ack.
     pub fn mark(&self, key: LaneKey) -> Mark {
         let ranges = self.ranges.iter().take(ACK_RANGES_MAX).copied().collect();
-        Mark {
-            key,
-            stored: self.stored,
-            safe: self.safe,
-            ranges,
-        }
+        Mark { key, stored: self.stored, safe: self.safe, ranges }
     }
 }
 
 fn intersection(one: SeqRange, other: SeqRange) -> Option<SeqRange> {
-    let both = SeqRange {
-        first: one.first.max(other.first),
-        last: one.last.min(other.last),
-    };
+    let both = SeqRange { first: one.first.max(other.first), last: one.last.min(other.last) };
     (both.first <= both.last).then_some(both)
 }
 
@@ -351,53 +282,28 @@ mod tests {
     use alloc::collections::BTreeMap;
     use proptest::prelude::*;
 
-    const KEY: LaneKey = LaneKey {
-        epoch: Epoch([1; 16]),
-        lane: Lane::Trade,
-    };
+    const KEY: LaneKey = LaneKey { epoch: Epoch([1; 16]), lane: Lane::Trade };
 
     fn digest(seq: Seq) -> Digest {
         Digest::of(&seq.0.to_le_bytes())
     }
 
     fn chain_at(last: u64) -> Chain {
-        (1..=last).fold(Chain::genesis(KEY.epoch, KEY.lane), |chain, seq| {
-            chain.next(Seq(seq), digest(Seq(seq)))
-        })
+        (1..=last).fold(Chain::genesis(KEY.epoch, KEY.lane), |chain, seq| chain.next(Seq(seq), digest(Seq(seq))))
     }
 
     fn range(first: u64, last: u64) -> SeqRange {
-        SeqRange {
-            first: Seq(first),
-            last: Seq(last),
-        }
+        SeqRange { first: Seq(first), last: Seq(last) }
     }
 
-    fn take(
-        state: &mut LaneState,
-        stored: &mut BTreeMap<Seq, Digest>,
-        batch: SeqRange,
-    ) -> Vec<Incident> {
-        let Plan::Take { known } = state.plan(batch) else {
-            panic!("ahead")
-        };
+    fn take(state: &mut LaneState, stored: &mut BTreeMap<Seq, Digest>, batch: SeqRange) -> Vec<Incident> {
+        let Plan::Take { known } = state.plan(batch) else { panic!("ahead") };
         for seq in (batch.first.0..=batch.last.0).map(Seq) {
             let is_known = known.iter().any(|range| range.contains(seq));
             let existing: Vec<Digest> = stored.get(&seq).copied().into_iter().collect();
-            assert_eq!(
-                is_known,
-                stored.contains_key(&seq),
-                "known and stored differ at {seq}"
-            );
+            assert_eq!(is_known, stored.contains_key(&seq), "known and stored differ at {seq}");
             let verdict = state.judge(seq, digest(seq), &existing);
-            assert_eq!(
-                verdict,
-                if is_known {
-                    Verdict::Duplicate
-                } else {
-                    Verdict::New
-                }
-            );
+            assert_eq!(verdict, if is_known { Verdict::Duplicate } else { Verdict::New });
             stored.insert(seq, digest(seq));
         }
         state.note_stored(batch);
@@ -425,16 +331,10 @@ mod tests {
 
     #[test]
     fn other_content_under_a_key_is_a_fork_and_the_second_time_a_duplicate() {
-        let state = LaneState {
-            stored: Seq(5),
-            ..LaneState::new(KEY)
-        };
+        let state = LaneState { stored: Seq(5), ..LaneState::new(KEY) };
         let other = Digest::of(b"other");
         assert_eq!(state.judge(Seq(3), other, &[digest(Seq(3))]), Verdict::Fork);
-        assert_eq!(
-            state.judge(Seq(3), other, &[digest(Seq(3)), other]),
-            Verdict::Duplicate
-        );
+        assert_eq!(state.judge(Seq(3), other, &[digest(Seq(3)), other]), Verdict::Duplicate);
     }
 
     #[test]
@@ -443,11 +343,7 @@ mod tests {
         let mut stored = BTreeMap::new();
         take(&mut state, &mut stored, range(1, 4));
         take(&mut state, &mut stored, range(8, 10));
-        let gone = Gone {
-            range: range(3, 7),
-            reason: GoneReason::Damaged,
-            chain_after: Some(chain_at(7)),
-        };
+        let gone = Gone { range: range(3, 7), reason: GoneReason::Damaged, chain_after: Some(chain_at(7)) };
         let head = LaneHead {
             lane: KEY.lane,
             first: Seq(1),
@@ -457,13 +353,7 @@ mod tests {
             gone: alloc::vec![gone],
         };
         let incidents = state.hello(&head);
-        assert_eq!(
-            incidents,
-            [Incident::Gone(Gone {
-                range: range(5, 7),
-                ..gone
-            })]
-        );
+        assert_eq!(incidents, [Incident::Gone(Gone { range: range(5, 7), ..gone })]);
         assert_eq!(state.advance(|seq| stored.get(&seq).copied()), []);
         assert_eq!((state.stored, state.chain), (Seq(10), Some(chain_at(10))));
         assert_eq!(state.hello(&head), []);
@@ -474,11 +364,7 @@ mod tests {
     fn a_gap_without_a_known_chain_goes_on_from_the_next_stated_head() {
         let mut state = LaneState::new(KEY);
         let mut stored = BTreeMap::new();
-        let gone = Gone {
-            range: range(2, 2),
-            reason: GoneReason::Damaged,
-            chain_after: None,
-        };
+        let gone = Gone { range: range(2, 2), reason: GoneReason::Damaged, chain_after: None };
         let head = LaneHead {
             lane: KEY.lane,
             first: Seq(1),
@@ -508,58 +394,28 @@ mod tests {
         };
         state.hello(&head);
         state.note_stored(range(1, 3));
-        let incidents = state.advance(|seq| {
-            Some(if seq == Seq(2) {
-                Digest::of(b"altered")
-            } else {
-                digest(seq)
-            })
-        });
-        assert!(matches!(
-            incidents[..],
-            [Incident::ChainMismatch { seq: Seq(2), .. }]
-        ));
+        let incidents = state.advance(|seq| Some(if seq == Seq(2) { Digest::of(b"altered") } else { digest(seq) }));
+        assert!(matches!(incidents[..], [Incident::ChainMismatch { seq: Seq(2), .. }]));
         assert_eq!((state.stored, state.chain), (Seq(3), Some(chain_at(3))));
     }
 
     #[test]
     fn what_lies_too_far_ahead_is_not_taken() {
         let mut state = LaneState::new(KEY);
-        assert_eq!(
-            state.plan(range(WINDOW_SEQS_MAX, WINDOW_SEQS_MAX + 1)),
-            Plan::Ahead
-        );
+        assert_eq!(state.plan(range(WINDOW_SEQS_MAX, WINDOW_SEQS_MAX + 1)), Plan::Ahead);
         for index in 1..=RECEIVER_RANGES_MAX as u64 {
             state.note_stored(range(index * 3, index * 3));
         }
         let beyond = RECEIVER_RANGES_MAX as u64 * 3 + 30;
         assert_eq!(state.plan(range(beyond, beyond)), Plan::Ahead);
-        assert!(
-            matches!(state.plan(range(1, 1)), Plan::Take { .. }),
-            "what closes the gap is always taken"
-        );
+        assert!(matches!(state.plan(range(1, 1)), Plan::Take { .. }), "what closes the gap is always taken");
     }
 
     #[test]
     fn an_agent_that_knows_less_than_the_hub_is_told() {
-        let mut state = LaneState {
-            stored: Seq(9),
-            ..LaneState::new(KEY)
-        };
-        let head = LaneHead {
-            lane: KEY.lane,
-            first: Seq(1),
-            chain_before: None,
-            last: Seq(8),
-            chain: None,
-            gone: Vec::new(),
-        };
-        assert_eq!(
-            state.hello(&head),
-            [Incident::AgentBehind {
-                last: Seq(8),
-                stored: Seq(9)
-            }]
-        );
+        let mut state = LaneState { stored: Seq(9), ..LaneState::new(KEY) };
+        let head =
+            LaneHead { lane: KEY.lane, first: Seq(1), chain_before: None, last: Seq(8), chain: None, gone: Vec::new() };
+        assert_eq!(state.hello(&head), [Incident::AgentBehind { last: Seq(8), stored: Seq(9) }]);
     }
 }

@@ -8,31 +8,27 @@
 //! a lane with records to send always has a timer or room; marks go down only by a welcome. This module does not know
 //! how records are read or published.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::id::{Lane, LaneKey, RecordKey, Seq, SeqRange, SessionId};
 use crate::limits::{
-    BATCH_RECORDS_MAX, CREDIT_LAPSE_MS, HELLO_EPOCHS_MAX, HELLO_GONE_MAX, HELLO_INTERVAL_MS,
-    HELLO_RETRY_MS, RESEND_MS_MAX, RESEND_MS_MIN, WINDOW_BATCHES_MAX, WINDOW_SEQS_MAX,
+    BATCH_RECORDS_MAX, CREDIT_LAPSE_MS, HELLO_EPOCHS_MAX, HELLO_GONE_MAX, HELLO_INTERVAL_MS, HELLO_RETRY_MS,
+    RESEND_MS_MAX, RESEND_MS_MIN, WINDOW_BATCHES_MAX, WINDOW_SEQS_MAX,
 };
-use crate::message::{
-    Ack, Down, EpochHeads, Gone, GoneReason, Hello, LaneHead, Mark, Nack, Welcome, WireVersion,
-};
+use crate::message::{Ack, Down, EpochHeads, Gone, GoneReason, Hello, LaneHead, Mark, Nack, Welcome, WireVersion};
 use crate::time::{ClockQuality, Moment, WallTime};
-
-/// Batches of one lane in flight below which even a single record is sent at once; above, a batch is filled first.
-const EAGER_BATCHES: usize = 4;
-
-/// Records that make a batch worth sending while others are in flight.
-const FULL_BATCH_RECORDS: u64 = 64;
 
 /// Of this many batches each waiting lane gets at least one.
 const LANE_SHARE: u64 = 16;
 
 /// Bytes of batches in flight, after compression; bounds what the broker and the client hold for us.
 const WINDOW_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+mod lane;
+
+use lane::LaneSide;
 
 /// What the shell should do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,33 +62,6 @@ pub struct Counters {
     pub nacked: u64,
 }
 
-#[derive(Clone, Debug)]
-struct Flight {
-    range: SeqRange,
-    bytes: usize,
-}
-
-#[derive(Clone, Debug)]
-struct LaneSide {
-    head: LaneHead,
-    /// The hub's mark in this session; before it is known nothing is sent.
-    mark: Option<Mark>,
-    /// What the hub asks for and the agent gave back long ago.
-    reclaimed: Option<Gone>,
-    next: Seq,
-    /// Highest number sent in this session, to tell first sendings from repetitions.
-    sent: Seq,
-    flights: VecDeque<Flight>,
-    progress_at: Moment,
-    /// Rounds of sending again without progress; doubles the wait.
-    rounds: u32,
-    /// Added to the wait, so that lanes and stores do not repeat in step.
-    spread_ms: u64,
-    records_max: usize,
-    /// What a person wants again, whatever the mark says.
-    asked: Option<SeqRange>,
-}
-
 /// The agent's end of the protocol.
 #[derive(Clone, Debug)]
 pub struct Sender {
@@ -118,17 +87,8 @@ pub struct Sender {
 impl Sender {
     /// A session that has just connected. `seed` feeds the jitter; `failures` counts sessions in a row that ended without a
     /// commit by the hub, and makes the first batches smaller.
-    pub fn new(
-        session: SessionId,
-        software: String,
-        seed: u64,
-        failures: u32,
-        now: Moment,
-    ) -> Self {
-        let records_max = BATCH_RECORDS_MAX
-            .checked_shr(failures.saturating_sub(2))
-            .unwrap_or(0)
-            .max(1);
+    pub fn new(session: SessionId, software: String, seed: u64, failures: u32, now: Moment) -> Self {
+        let records_max = BATCH_RECORDS_MAX.checked_shr(failures.saturating_sub(2)).unwrap_or(0).max(1);
         Self {
             session,
             software,
@@ -172,12 +132,8 @@ impl Sender {
 
     /// The marks that the hub gave in this session, if any moved since the last call.
     pub fn take_marks(&mut self) -> Option<Vec<Mark>> {
-        core::mem::take(&mut self.marks_moved).then(|| {
-            self.lanes
-                .values()
-                .filter_map(|side| side.mark.clone())
-                .collect()
-        })
+        core::mem::take(&mut self.marks_moved)
+            .then(|| self.lanes.values().filter_map(|side| side.mark.clone()).collect())
     }
 
     /// The highest number sent on a lane in this session.
@@ -186,18 +142,12 @@ impl Sender {
     }
 
     fn side(&self, key: LaneKey) -> Option<&LaneSide> {
-        let index = self
-            .epochs
-            .iter()
-            .position(|heads| heads.epoch == key.epoch)?;
+        let index = self.epochs.iter().position(|heads| heads.epoch == key.epoch)?;
         self.lanes.get(&(key.lane, index))
     }
 
     fn side_mut(&mut self, key: LaneKey) -> Option<&mut LaneSide> {
-        let index = self
-            .epochs
-            .iter()
-            .position(|heads| heads.epoch == key.epoch)?;
+        let index = self.epochs.iter().position(|heads| heads.epoch == key.epoch)?;
         self.lanes.get_mut(&(key.lane, index))
     }
 
@@ -207,35 +157,18 @@ impl Sender {
         let mut old: BTreeMap<LaneKey, LaneSide> = core::mem::take(&mut self.lanes)
             .into_iter()
             .filter_map(|((lane, index), side)| {
-                self.epochs.get(index).map(|heads| {
-                    (
-                        LaneKey {
-                            epoch: heads.epoch,
-                            lane,
-                        },
-                        side,
-                    )
-                })
+                self.epochs.get(index).map(|heads| (LaneKey { epoch: heads.epoch, lane }, side))
             })
             .collect();
         let mut must_tell = false;
         for (index, heads) in epochs.iter().enumerate() {
             let is_new_epoch = !self.epochs.iter().any(|known| known.epoch == heads.epoch);
             for head in &heads.lanes {
-                let known = old.remove(&LaneKey {
-                    epoch: heads.epoch,
-                    lane: head.lane,
-                });
-                must_tell |= known
-                    .as_ref()
-                    .is_none_or(|side| side.head.gone != head.gone)
-                    || is_new_epoch;
+                let known = old.remove(&LaneKey { epoch: heads.epoch, lane: head.lane });
+                must_tell |= known.as_ref().is_none_or(|side| side.head.gone != head.gone) || is_new_epoch;
                 let side = known.map_or_else(
                     || LaneSide::new(head.clone(), self.records_max, now),
-                    |side| LaneSide {
-                        head: head.clone(),
-                        ..side
-                    },
+                    |side| LaneSide { head: head.clone(), ..side },
                 );
                 self.lanes.insert((head.lane, index), side);
             }
@@ -252,11 +185,7 @@ impl Sender {
             Down::Welcome(welcome) => self.welcome(welcome, now),
             Down::Ack(ack) => self.ack(ack, now),
             Down::Nack(nack) => self.nack(nack, now),
-            Down::RangeRequest {
-                session,
-                key,
-                range,
-            } => self.range_request(session, key, range),
+            Down::RangeRequest { session, key, range } => self.range_request(session, key, range),
             Down::HelloWanted { hub_epoch } => {
                 if self.hub_epoch.is_some_and(|known| known != hub_epoch) {
                     self.forget_marks();
@@ -271,10 +200,7 @@ impl Sender {
         if !is_awaited || !self.pages_open.contains(&welcome.page) {
             return;
         }
-        if self
-            .hub_epoch
-            .is_some_and(|known| known != welcome.hub_epoch)
-        {
+        if self.hub_epoch.is_some_and(|known| known != welcome.hub_epoch) {
             self.forget_marks();
         }
         if self.hub_epoch.is_none() {
@@ -339,10 +265,7 @@ impl Sender {
         let Some(side) = self.side_mut(key) else {
             return;
         };
-        let asked = SeqRange {
-            first: range.first.max(side.head.first),
-            last: range.last.min(side.head.last),
-        };
+        let asked = SeqRange { first: range.first.max(side.head.first), last: range.last.min(side.head.last) };
         side.asked = (asked.first <= asked.last).then_some(asked);
     }
 
@@ -372,16 +295,9 @@ impl Sender {
         };
         let is_again = range.first <= side.sent;
         side.sent(range, bytes, now);
-        let counter = if is_again {
-            &mut self.counters.resent
-        } else {
-            &mut self.counters.sent
-        };
+        let counter = if is_again { &mut self.counters.resent } else { &mut self.counters.sent };
         *counter = counter.saturating_add(1);
-        self.counters.bytes = self
-            .counters
-            .bytes
-            .saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        self.counters.bytes = self.counters.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 
     /// What the last [`Command::Send`] asked for cannot be read now; the lane waits until the journal moves or a timer comes.
@@ -425,14 +341,9 @@ impl Sender {
         let side = self.side(key)?;
         let seq = side.sendable(self.window)?;
         Some(Command::Send {
-            first: RecordKey {
-                epoch: key.epoch,
-                lane: key.lane,
-                seq,
-            },
+            first: RecordKey { epoch: key.epoch, lane: key.lane, seq },
             records_max: side.asked.map_or(side.records_max, |asked| {
-                side.records_max
-                    .min(usize::try_from(asked.count()).unwrap_or(usize::MAX))
+                side.records_max.min(usize::try_from(asked.count()).unwrap_or(usize::MAX))
             }),
             plain: side.records_max == 1,
         })
@@ -440,27 +351,15 @@ impl Sender {
 
     fn choose(&mut self, now: Moment) -> Option<LaneKey> {
         let lapsed = now.since_ms(self.last_word) >= CREDIT_LAPSE_MS;
-        let credit = if lapsed {
-            1
-        } else {
-            self.credit.min(WINDOW_BATCHES_MAX)
-        };
-        let bytes: usize = self
-            .lanes
-            .values()
-            .flat_map(|side| &side.flights)
-            .map(|flight| flight.bytes)
-            .sum();
+        let credit = if lapsed { 1 } else { self.credit.min(WINDOW_BATCHES_MAX) };
+        let bytes: usize = self.lanes.values().flat_map(|side| &side.flights).map(|flight| flight.bytes).sum();
         let in_flight = u32::try_from(self.in_flight()).unwrap_or(u32::MAX);
         if in_flight >= credit || (in_flight > 0 && bytes >= WINDOW_BYTES_MAX) {
             return None;
         }
         let waiting = |lane: Lane| {
             let sides = self.lanes.range((lane, 0)..=(lane, usize::MAX));
-            sides
-                .filter(|(_, side)| side.may_send(self.window))
-                .map(|(key, _)| *key)
-                .next()
+            sides.filter(|(_, side)| side.may_send(self.window)).map(|(key, _)| *key).next()
         };
         let turn = self.turn % LANE_SHARE;
         let favoured = match turn {
@@ -468,14 +367,9 @@ impl Sender {
             15 => Some(Lane::Stock),
             _ => None,
         };
-        let (lane, index) = favoured
-            .and_then(waiting)
-            .or_else(|| Lane::ALL.into_iter().find_map(waiting))?;
+        let (lane, index) = favoured.and_then(waiting).or_else(|| Lane::ALL.into_iter().find_map(waiting))?;
         self.turn = self.turn.wrapping_add(1);
-        self.epochs.get(index).map(|heads| LaneKey {
-            epoch: heads.epoch,
-            lane,
-        })
+        self.epochs.get(index).map(|heads| LaneKey { epoch: heads.epoch, lane })
     }
 
     fn hello(&mut self, now: Moment) -> Vec<Hello> {
@@ -507,32 +401,20 @@ impl Sender {
         let mut gone_on_page = 0_usize;
         let mut room = 0_usize;
         for (index, heads) in self.epochs.iter().enumerate() {
-            let mut rest: Vec<LaneHead> = heads
-                .lanes
-                .iter()
-                .map(|head| self.told(index, head))
-                .collect();
+            let mut rest: Vec<LaneHead> = heads.lanes.iter().map(|head| self.told(index, head)).collect();
             loop {
-                let mut here = EpochHeads {
-                    lanes: Vec::new(),
-                    ..heads.clone()
-                };
+                let mut here = EpochHeads { lanes: Vec::new(), ..heads.clone() };
                 if room == 0 {
                     pages.push(Vec::new());
                     (room, gone_on_page) = (HELLO_EPOCHS_MAX, 0);
                 }
                 let mut later = Vec::new();
                 for mut head in rest {
-                    let fits = HELLO_GONE_MAX
-                        .saturating_sub(gone_on_page)
-                        .min(head.gone.len());
+                    let fits = HELLO_GONE_MAX.saturating_sub(gone_on_page).min(head.gone.len());
                     let more = head.gone.split_off(fits);
                     gone_on_page = gone_on_page.saturating_add(fits);
                     if !more.is_empty() {
-                        later.push(LaneHead {
-                            gone: more,
-                            ..head.clone()
-                        });
+                        later.push(LaneHead { gone: more, ..head.clone() });
                     }
                     here.lanes.push(head);
                 }
@@ -554,16 +436,10 @@ impl Sender {
     }
 
     fn told(&self, index: usize, head: &LaneHead) -> LaneHead {
-        let reclaimed = self
-            .lanes
-            .get(&(head.lane, index))
-            .and_then(|side| side.reclaimed);
+        let reclaimed = self.lanes.get(&(head.lane, index)).and_then(|side| side.reclaimed);
         let mut gone: Vec<Gone> = reclaimed.into_iter().collect();
         gone.extend_from_slice(&head.gone);
-        LaneHead {
-            gone,
-            ..head.clone()
-        }
+        LaneHead { gone, ..head.clone() }
     }
 
     /// A duration around `mean_ms`, a tenth either way; xorshift64, seeded per session.
@@ -572,195 +448,7 @@ impl Sender {
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         let span = (mean_ms / 5).max(1);
-        mean_ms
-            .saturating_sub(mean_ms / 10)
-            .saturating_add(self.random.checked_rem(span).unwrap_or(0))
-    }
-}
-
-impl LaneSide {
-    fn new(head: LaneHead, records_max: usize, now: Moment) -> Self {
-        let next = head.first;
-        Self {
-            head,
-            mark: None,
-            reclaimed: None,
-            next,
-            sent: Seq::NONE,
-            flights: VecDeque::new(),
-            progress_at: now,
-            rounds: 0,
-            spread_ms: 0,
-            records_max,
-            asked: None,
-        }
-    }
-
-    /// The first number that the hub does not have, at or after `next`, jumping over what it has or will never get.
-    fn sendable(&self, window: u64) -> Option<Seq> {
-        let mark = self.mark.as_ref()?;
-        if let Some(asked) = self.asked {
-            return Some(asked.first);
-        }
-        let mut seq = self.next.max(mark.stored.next()).max(self.head.first);
-        loop {
-            let held = mark
-                .ranges
-                .iter()
-                .find(|range| range.contains(seq))
-                .map(|range| range.last);
-            let gone = self
-                .head
-                .gone
-                .iter()
-                .find(|gone| gone.range.contains(seq))
-                .map(|gone| gone.range.last);
-            match held.or(gone) {
-                Some(last) => seq = last.next(),
-                None => break,
-            }
-        }
-        (seq <= self.head.last && seq.above(mark.stored) <= window).then_some(seq)
-    }
-
-    fn sent(&mut self, range: SeqRange, bytes: usize, now: Moment) {
-        if let Some(asked) = self.asked.filter(|asked| asked.contains(range.first)) {
-            let first = range.last.next();
-            self.asked = (first <= asked.last).then_some(SeqRange { first, ..asked });
-            return;
-        }
-        if self.flights.is_empty() {
-            self.progress_at = now;
-        }
-        self.flights.push_back(Flight { range, bytes });
-        self.next = range.last.next();
-        self.sent = self.sent.max(range.last);
-    }
-
-    fn may_send(&self, window: u64) -> bool {
-        let Some(seq) = self.sendable(window) else {
-            return false;
-        };
-        // A lane that makes no progress keeps one batch in flight as a probe and leaves the window to the others.
-        let is_stuck = self.rounds > 0 && !self.flights.is_empty();
-        let waiting = self.head.last.above(seq).saturating_add(1);
-        !is_stuck && (self.flights.len() < EAGER_BATCHES || waiting >= FULL_BATCH_RECORDS)
-    }
-
-    /// Takes the hub's authoritative mark; says whether the hub must be told of something gone.
-    fn welcome(&mut self, mark: Mark, now: Moment) -> bool {
-        let went_back = self
-            .mark
-            .as_ref()
-            .is_none_or(|known| mark.stored < known.stored);
-        if went_back {
-            self.flights.clear();
-            self.next = mark.stored.next();
-            self.rounds = 0;
-            self.progress_at = now;
-        }
-        let wanted = mark.stored.next();
-        self.mark = Some(mark);
-        self.drop_flights(now);
-        let missing = self.head.first > wanted && self.head.first > Seq::FIRST;
-        let is_told = self.reclaimed.is_some();
-        self.reclaimed = missing.then(|| Gone {
-            range: SeqRange {
-                first: wanted,
-                last: self.head.first.previous(),
-            },
-            reason: GoneReason::Reclaimed,
-            chain_after: self.head.chain_before,
-        });
-        missing && !is_told
-    }
-
-    /// Takes an ack; says whether the mark moved.
-    fn ack(&mut self, mark: Mark, now: Moment, records_max: usize) -> bool {
-        let Some(known) = self.mark.as_mut() else {
-            return false;
-        };
-        let moved = mark.stored > known.stored;
-        let safer = mark.safe > known.safe;
-        if mark.stored >= known.stored {
-            known.ranges = mark.ranges;
-        }
-        known.stored = known.stored.max(mark.stored);
-        known.safe = known.safe.max(mark.safe);
-        if moved {
-            self.progress_at = now;
-            self.rounds = 0;
-            self.records_max = self.records_max.saturating_mul(2).min(records_max);
-        }
-        self.drop_flights(now);
-        moved || safer
-    }
-
-    fn drop_flights(&mut self, now: Moment) {
-        let Some(mark) = &self.mark else { return };
-        let before = self.flights.len();
-        let held = |range: SeqRange| {
-            range.last <= mark.stored
-                || mark
-                    .ranges
-                    .iter()
-                    .any(|held| held.contains(range.first) && held.contains(range.last))
-        };
-        self.flights.retain(|flight| !held(flight.range));
-        if self.flights.len() < before {
-            self.progress_at = now;
-        }
-    }
-
-    fn resend_at(&self) -> Option<Moment> {
-        let stored = self.mark.as_ref()?.stored;
-        let has_unanswered = !self.flights.is_empty() || (stored < self.next.previous());
-        let wait_ms = RESEND_MS_MIN
-            .checked_shl(self.rounds.min(8))
-            .unwrap_or(RESEND_MS_MAX)
-            .min(RESEND_MS_MAX);
-        has_unanswered.then(|| self.progress_at.plus_ms(wait_ms).plus_ms(self.spread_ms))
-    }
-
-    fn rewind(&mut self, now: Moment) {
-        let Some(mark) = &self.mark else { return };
-        self.next = mark.stored.next();
-        self.flights.clear();
-        self.rounds = self.rounds.saturating_add(1);
-        self.progress_at = now;
-    }
-
-    fn refuse(&mut self, nack: Nack, now: Moment, wait_ms: u64) {
-        let Some(at) = self
-            .flights
-            .iter()
-            .position(|flight| flight.range.first == nack.first.seq)
-        else {
-            return;
-        };
-        let Some(flight) = self.flights.get(at) else {
-            return;
-        };
-        let count = usize::try_from(flight.range.count()).unwrap_or(BATCH_RECORDS_MAX);
-        match nack.reason {
-            crate::message::NackReason::Ahead => {
-                // The hub keeps no more above its mark: wait for the mark to move, or for the timer.
-                self.flights.remove(at);
-                self.rounds = self.rounds.max(1);
-            }
-            crate::message::NackReason::Undecodable | crate::message::NackReason::TooLarge => {
-                let was_single = count <= 1;
-                self.records_max = (count / 2).max(1);
-                self.flights.truncate(at);
-                self.next = nack.first.seq;
-                if was_single {
-                    // Nothing smaller is left: the timer tries again, the other lanes go on meanwhile.
-                    self.rounds = self.rounds.saturating_add(1);
-                    self.next = self.head.last.next();
-                    self.progress_at = now.plus_ms(wait_ms);
-                }
-            }
-        }
+        mean_ms.saturating_sub(mean_ms / 10).saturating_add(self.random.checked_rem(span).unwrap_or(0))
     }
 }
 

@@ -50,7 +50,8 @@ async fn many_documents_are_each_answered_in_their_order() {
     let answer = answer.json();
     let counts = ["recorded", "duplicates", "refused", "conflicts"].map(|name| answer[name].as_u64().unwrap());
     assert_eq!(counts, [1, 2, 1, 1]);
-    let statuses: Vec<u64> = answer["results"].as_array().unwrap().iter().map(|result| result["status"].as_u64().unwrap()).collect();
+    let statuses: Vec<u64> =
+        answer["results"].as_array().unwrap().iter().map(|result| result["status"].as_u64().unwrap()).collect();
     assert_eq!(statuses, [200, 201, 422, 409, 200]);
     for (index, result) in answer["results"].as_array().unwrap().iter().enumerate() {
         assert_eq!(result["index"], index);
@@ -95,7 +96,8 @@ async fn validation_lists_faults_and_flags_and_records_nothing() {
     let flagged = sale(1).replace("\"gross\":\"8.98\"", "\"gross\":\"7.98\",\"odd\":1");
     let flagged = served.post("/v1/validate?kind=transaction", &flagged).await.json();
     assert_eq!(flagged["recordable"], true);
-    let codes: Vec<&str> = flagged["flags"].as_array().unwrap().iter().map(|flag| flag["code"].as_str().unwrap()).collect();
+    let codes: Vec<&str> =
+        flagged["flags"].as_array().unwrap().iter().map(|flag| flag["code"].as_str().unwrap()).collect();
     assert!(codes.contains(&"TOTALS_MISMATCH"), "{flagged}");
     assert!(flagged["flags"][0]["message"].as_str().unwrap().len() > 10);
     assert!(!flagged["warnings"].as_array().unwrap().is_empty(), "{flagged}");
@@ -118,7 +120,10 @@ async fn reads_answer_what_the_owner_knows() {
     assert_eq!((stock.status, &stock.json()["on_hand"], &stock.json()["delta"]), (200, &Value::Null, &"-2".into()));
     served.get("/v1/stock/none").await.is_problem(404, "unknown-item");
     let receipt = served.get("/v1/receipts/3/2026-11-23/7").await;
-    assert_eq!((receipt.status, &receipt.json()["progress"], &receipt.json()["seq"]), (200, &"stored".into(), &1.into()));
+    assert_eq!(
+        (receipt.status, &receipt.json()["progress"], &receipt.json()["seq"]),
+        (200, &"stored".into(), &1.into())
+    );
     served.get("/v1/receipts/3/2026-11-23/7?sequence_epoch=1").await.is_problem(404, "unknown-receipt");
     served.get("/v1/receipts/3/2026-11-23/seven").await.is_problem(400, "bad-request");
     served.get("/v1/receipts/3/23.11.2026/7").await.is_problem(400, "bad-request");
@@ -137,8 +142,14 @@ async fn an_exception_is_resolved_by_somebody_for_a_reason() {
     let served = serve_with_owner(config()).await;
     let path = "/v1/exceptions/ex-0011223344556677/resolve";
     let resolved = served.post(path, "{\"by\":\"Ada\",\"reason\":\"counted again\"}").await;
-    assert_eq!((resolved.status, &resolved.json()["state"], &resolved.json()["resolved_by"]), (200, &"resolved".into(), &"Ada".into()));
-    served.post("/v1/exceptions/ex-none/resolve", "{\"by\":\"Ada\",\"reason\":\"r\"}").await.is_problem(404, "unknown-exception");
+    assert_eq!(
+        (resolved.status, &resolved.json()["state"], &resolved.json()["resolved_by"]),
+        (200, &"resolved".into(), &"Ada".into())
+    );
+    served
+        .post("/v1/exceptions/ex-none/resolve", "{\"by\":\"Ada\",\"reason\":\"r\"}")
+        .await
+        .is_problem(404, "unknown-exception");
     let faulty = served.post(path, "{\"by\":\" \",\"reason\":\"\"}").await;
     faulty.is_problem(422, "invalid-document");
     assert_eq!(faulty.json()["faults"].as_array().unwrap().len(), 2);
@@ -236,21 +247,24 @@ async fn the_description_lists_each_call_and_every_reference_leads_somewhere() {
     let document = served.get("/openapi.json").await.json();
     assert_eq!(document["openapi"], "3.1.0");
     assert_eq!(document["paths"].as_object().unwrap().len(), route::ROUTES.len());
-    for name in ["transaction_document", "stock_movement_document", "day_close_document", "Receipt", "Problem", "Status"] {
+    for name in
+        ["transaction_document", "stock_movement_document", "day_close_document", "Receipt", "Problem", "Status"]
+    {
         assert!(document["components"]["schemas"][name].is_object(), "{name}");
     }
-    fn check(value: &Value, document: &Value) {
-        match value {
-            Value::Object(entries) => entries.iter().for_each(|(key, value)| {
-                if let (true, Some(reference)) = (key == "$ref", value.as_str()) {
-                    let pointer = reference.strip_prefix('#').unwrap_or_else(|| panic!("{reference}"));
-                    assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
-                }
-                check(value, document);
-            }),
-            Value::Array(items) => items.iter().for_each(|item| check(item, document)),
-            _ => {}
+    check_references(&document, &document);
+}
+
+fn check_references(value: &Value, document: &Value) {
+    match value {
+        Value::Object(entries) => {
+            if let Some(Value::String(reference)) = entries.get("$ref") {
+                let pointer = reference.strip_prefix('#').unwrap_or_else(|| panic!("{reference}"));
+                assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+            }
+            entries.values().for_each(|value| check_references(value, document));
         }
+        Value::Array(items) => items.iter().for_each(|item| check_references(item, document)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
-    check(&document, &document);
 }

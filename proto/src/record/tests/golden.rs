@@ -20,7 +20,7 @@ fn bytes(hex: &str) -> Vec<u8> {
 fn full() -> Record {
     let envelope = Envelope {
         recorded_at: WallTime(1_795_425_340_123),
-        monotonic_ms: 86_400_000,
+        monotonic_ms: 5_000_000_000,
         clock: ClockQuality::Behind,
         content_digest: Digest(core::array::from_fn(|index| u8::try_from(index).unwrap())),
         identity: Some("d/a1".into()),
@@ -34,7 +34,7 @@ fn full() -> Record {
             Flag { code: Cow::Borrowed("TOTALS_MISMATCH"), pointer: "/totals/gross".into() },
             Flag { code: Cow::Borrowed("PAN_MASKED"), pointer: String::new() },
         ],
-        conflicts_with: Some(RecordKey { epoch: Epoch([7; 16]), lane: Lane::Stock, seq: Seq(300) }),
+        conflicts_with: Some(RecordKey { epoch: Epoch([7; 16]), lane: Lane::Stock, seq: Seq(5_000_000_000) }),
     };
     Record { kind: Kind::TRANSACTION, envelope, document: "{\"type\":\"sale\",\"note\":\"é\"}".into() }
 }

@@ -1,48 +1,23 @@
-//! Sender and receiver against each other over a link that loses, doubles and reorders, and each promise of the sender alone.
+//! Each promise of the sender alone; [`link`] drives it against the receiver.
 
 use alloc::vec;
 
-use proptest::prelude::*;
-
 use super::*;
-use crate::id::{Chain, Digest, Epoch};
+use crate::id::Epoch;
 use crate::message::NackReason;
-use crate::sync::receiver::{LaneState, Plan};
 
 const SESSION: SessionId = SessionId([5; 16]);
 const HUB: SessionId = SessionId([6; 16]);
 const EPOCH: Epoch = Epoch([1; 16]);
-const TRADE: LaneKey = LaneKey {
-    epoch: EPOCH,
-    lane: Lane::Trade,
-};
-const STOCK: LaneKey = LaneKey {
-    epoch: EPOCH,
-    lane: Lane::Stock,
-};
-
-fn digest(seq: Seq) -> Digest {
-    Digest::of(&seq.0.to_le_bytes())
-}
+const TRADE: LaneKey = LaneKey { epoch: EPOCH, lane: Lane::Trade };
+const STOCK: LaneKey = LaneKey { epoch: EPOCH, lane: Lane::Stock };
 
 fn head(lane: Lane, first: u64, last: u64) -> LaneHead {
-    LaneHead {
-        lane,
-        first: Seq(first),
-        chain_before: None,
-        last: Seq(last),
-        chain: None,
-        gone: vec![],
-    }
+    LaneHead { lane, first: Seq(first), chain_before: None, last: Seq(last), chain: None, gone: vec![] }
 }
 
 fn heads(lanes: Vec<LaneHead>) -> Vec<EpochHeads> {
-    vec![EpochHeads {
-        epoch: EPOCH,
-        parent: None,
-        live: true,
-        lanes,
-    }]
+    vec![EpochHeads { epoch: EPOCH, parent: None, live: true, lanes }]
 }
 
 fn sender(lanes: Vec<LaneHead>) -> Sender {
@@ -52,18 +27,11 @@ fn sender(lanes: Vec<LaneHead>) -> Sender {
 }
 
 fn mark(key: LaneKey, stored: u64) -> Mark {
-    Mark {
-        key,
-        stored: Seq(stored),
-        safe: Seq(stored),
-        ranges: vec![],
-    }
+    Mark { key, stored: Seq(stored), safe: Seq(stored), ranges: vec![] }
 }
 
 fn welcome(sender: &mut Sender, hub_epoch: SessionId, marks: Vec<Mark>, credit: u32, now: Moment) {
-    let Some(Command::Hello(pages)) = sender.next_command(now) else {
-        panic!("no hello")
-    };
+    let Some(Command::Hello(pages)) = sender.next_command(now) else { panic!("no hello") };
     for hello in pages {
         let welcome = Welcome {
             version: WireVersion::V1,
@@ -80,26 +48,15 @@ fn welcome(sender: &mut Sender, hub_epoch: SessionId, marks: Vec<Mark>, credit: 
 }
 
 fn ack(marks: Vec<Mark>) -> Down {
-    Down::Ack(Ack {
-        session: SESSION,
-        hub_epoch: HUB,
-        marks,
-        credit: 64,
-    })
+    Down::Ack(Ack { session: SESSION, hub_epoch: HUB, marks, credit: 64 })
 }
 
 /// Carries out all commands; gives what was sent.
 fn drain(sender: &mut Sender, last: u64, now: Moment) -> Vec<(LaneKey, SeqRange)> {
     let mut sent = vec![];
     while let Some(command) = sender.next_command(now) {
-        if let Command::Send {
-            first, records_max, ..
-        } = command
-        {
-            let range = SeqRange {
-                first: first.seq,
-                last: first.seq.plus(records_max as u64 - 1).min(Seq(last)),
-            };
+        if let Command::Send { first, records_max, .. } = command {
+            let range = SeqRange { first: first.seq, last: first.seq.plus(records_max as u64 - 1).min(Seq(last)) };
             sender.handle_sent(first.lane_key(), range, 1_000, now);
             sent.push((first.lane_key(), range));
         }
@@ -110,24 +67,13 @@ fn drain(sender: &mut Sender, last: u64, now: Moment) -> Vec<(LaneKey, SeqRange)
 #[test]
 fn nothing_is_sent_before_the_hub_named_its_mark_and_positions_go_first() {
     let mut sender = sender(vec![head(Lane::Trade, 1, 10)]);
-    let Some(Command::Hello(_)) = sender.next_command(Moment(0)) else {
-        panic!("no hello")
-    };
+    let Some(Command::Hello(_)) = sender.next_command(Moment(0)) else { panic!("no hello") };
     assert_eq!(sender.next_command(Moment(0)), None);
     sender.handle_timeout(sender.poll_timeout());
     welcome(&mut sender, HUB, vec![mark(TRADE, 3)], 64, Moment(6_000));
     assert_eq!(sender.next_command(Moment(6_000)), Some(Command::Positions));
-    let Some(Command::Send { first, .. }) = sender.next_command(Moment(6_000)) else {
-        panic!("no batch")
-    };
-    assert_eq!(
-        first,
-        RecordKey {
-            epoch: EPOCH,
-            lane: Lane::Trade,
-            seq: Seq(4)
-        }
-    );
+    let Some(Command::Send { first, .. }) = sender.next_command(Moment(6_000)) else { panic!("no batch") };
+    assert_eq!(first, RecordKey { epoch: EPOCH, lane: Lane::Trade, seq: Seq(4) });
 }
 
 #[test]
@@ -145,24 +91,11 @@ fn a_welcome_lowers_the_mark_and_an_ack_never_does() {
     welcome(&mut sender, HUB, vec![mark(TRADE, 100)], 64, Moment(0));
     assert_eq!(drain(&mut sender, 100, Moment(0)), []);
     sender.handle_down(ack(vec![mark(TRADE, 40)]), Moment(1));
-    assert_eq!(
-        drain(&mut sender, 100, Moment(1)),
-        [],
-        "an old ack rewinds nothing"
-    );
+    assert_eq!(drain(&mut sender, 100, Moment(1)), [], "an old ack rewinds nothing");
     sender.handle_down(Down::HelloWanted { hub_epoch: HUB }, Moment(2));
     welcome(&mut sender, HUB, vec![mark(TRADE, 40)], 64, Moment(3_000));
     let sent = drain(&mut sender, 100, Moment(3_000));
-    assert_eq!(
-        sent,
-        [(
-            TRADE,
-            SeqRange {
-                first: Seq(41),
-                last: Seq(100)
-            }
-        )]
-    );
+    assert_eq!(sent, [(TRADE, SeqRange { first: Seq(41), last: Seq(100) })]);
 }
 
 #[test]
@@ -171,90 +104,32 @@ fn an_ack_of_another_hub_epoch_moves_nothing_and_makes_it_say_hello() {
     welcome(&mut sender, HUB, vec![mark(TRADE, 0)], 64, Moment(0));
     drain(&mut sender, 100, Moment(0));
     sender.take_marks();
-    let other = Ack {
-        session: SESSION,
-        hub_epoch: SessionId([9; 16]),
-        marks: vec![mark(TRADE, 100)],
-        credit: 64,
-    };
+    let other = Ack { session: SESSION, hub_epoch: SessionId([9; 16]), marks: vec![mark(TRADE, 100)], credit: 64 };
     sender.handle_down(Down::Ack(other), Moment(1));
     assert_eq!(sender.take_marks(), None);
     assert!(sender.poll_timeout() <= Moment(2_000));
-    assert!(matches!(
-        sender.next_command(Moment(2_000)),
-        Some(Command::Hello(_))
-    ));
+    assert!(matches!(sender.next_command(Moment(2_000)), Some(Command::Hello(_))));
 }
 
 #[test]
 fn a_changed_hub_epoch_makes_every_mark_unknown_until_welcomed() {
     let mut sender = sender(vec![head(Lane::Trade, 1, 100), head(Lane::Stock, 1, 5)]);
-    welcome(
-        &mut sender,
-        HUB,
-        vec![mark(TRADE, 100), mark(STOCK, 5)],
-        64,
-        Moment(0),
-    );
+    welcome(&mut sender, HUB, vec![mark(TRADE, 100), mark(STOCK, 5)], 64, Moment(0));
     assert_eq!(drain(&mut sender, 100, Moment(0)), []);
-    sender.handle_down(
-        Down::HelloWanted {
-            hub_epoch: SessionId([9; 16]),
-        },
-        Moment(10),
-    );
-    assert_eq!(
-        sender.take_marks(),
-        Some(vec![]),
-        "no mark of the old hub epoch may reclaim anything"
-    );
-    welcome(
-        &mut sender,
-        SessionId([9; 16]),
-        vec![mark(TRADE, 90), mark(STOCK, 5)],
-        64,
-        Moment(3_000),
-    );
-    assert_eq!(
-        drain(&mut sender, 100, Moment(3_000)),
-        [(
-            TRADE,
-            SeqRange {
-                first: Seq(91),
-                last: Seq(100)
-            }
-        )]
-    );
+    sender.handle_down(Down::HelloWanted { hub_epoch: SessionId([9; 16]) }, Moment(10));
+    assert_eq!(sender.take_marks(), Some(vec![]), "no mark of the old hub epoch may reclaim anything");
+    welcome(&mut sender, SessionId([9; 16]), vec![mark(TRADE, 90), mark(STOCK, 5)], 64, Moment(3_000));
+    assert_eq!(drain(&mut sender, 100, Moment(3_000)), [(TRADE, SeqRange { first: Seq(91), last: Seq(100) })]);
 }
 
 #[test]
 fn what_the_hub_asks_for_and_the_agent_gave_back_is_declared_gone() {
     let mut sender = sender(vec![head(Lane::Trade, 51, 60)]);
     welcome(&mut sender, HUB, vec![mark(TRADE, 20)], 64, Moment(0));
-    let Some(Command::Hello(pages)) = sender.next_command(Moment(0)) else {
-        panic!("no hello")
-    };
+    let Some(Command::Hello(pages)) = sender.next_command(Moment(0)) else { panic!("no hello") };
     let gone = pages[0].epochs[0].lanes[0].gone[0];
-    assert_eq!(
-        (gone.range, gone.reason),
-        (
-            SeqRange {
-                first: Seq(21),
-                last: Seq(50)
-            },
-            GoneReason::Reclaimed
-        )
-    );
-    assert_eq!(
-        drain(&mut sender, 60, Moment(0)),
-        [(
-            TRADE,
-            SeqRange {
-                first: Seq(51),
-                last: Seq(60)
-            }
-        )]
-    );
+    assert_eq!((gone.range, gone.reason), (SeqRange { first: Seq(21), last: Seq(50) }, GoneReason::Reclaimed));
+    assert_eq!(drain(&mut sender, 60, Moment(0)), [(TRADE, SeqRange { first: Seq(51), last: Seq(60) })]);
 }
 
 #[test]
@@ -268,17 +143,12 @@ fn without_progress_it_sends_again_and_waits_longer_each_time() {
         let at = sender.poll_timeout();
         assert_eq!(drain(&mut sender, 10, Moment(at.0 - 1)), []);
         sender.handle_timeout(at);
-        assert!(
-            sender.poll_timeout() > at,
-            "a timer that fired must not stay due"
-        );
+        assert!(sender.poll_timeout() > at, "a timer that fired must not stay due");
         assert_eq!(drain(&mut sender, 10, at).len(), 1);
         waits.push(at.since_ms(now));
         now = at;
     }
-    assert!(
-        waits[1] > waits[0] && waits[2] > waits[1] && waits[4] <= RESEND_MS_MAX + RESEND_MS_MIN
-    );
+    assert!(waits[1] > waits[0] && waits[2] > waits[1] && waits[4] <= RESEND_MS_MAX + RESEND_MS_MIN);
     assert_eq!(sender.counters().resent, 5);
 }
 
@@ -288,31 +158,17 @@ fn the_credit_bounds_what_is_in_flight_and_lapses_to_one_not_to_none() {
     welcome(&mut sender, HUB, vec![mark(TRADE, 0)], 3, Moment(0));
     assert_eq!(drain(&mut sender, 100_000, Moment(0)).len(), 3);
     sender.handle_down(
-        Down::Ack(Ack {
-            session: SESSION,
-            hub_epoch: HUB,
-            marks: vec![mark(TRADE, 1_536)],
-            credit: 0,
-        }),
+        Down::Ack(Ack { session: SESSION, hub_epoch: HUB, marks: vec![mark(TRADE, 1_536)], credit: 0 }),
         Moment(1),
     );
     assert_eq!(drain(&mut sender, 100_000, Moment(1)), []);
-    assert_eq!(
-        drain(&mut sender, 100_000, Moment(1 + CREDIT_LAPSE_MS)).len(),
-        1
-    );
+    assert_eq!(drain(&mut sender, 100_000, Moment(1 + CREDIT_LAPSE_MS)).len(), 1);
 }
 
 #[test]
 fn a_batch_that_the_hub_cannot_read_is_halved_down_to_one_plain_record_and_blocks_no_other_lane() {
     let mut sender = sender(vec![head(Lane::Trade, 1, 512), head(Lane::Stock, 1, 512)]);
-    welcome(
-        &mut sender,
-        HUB,
-        vec![mark(TRADE, 0), mark(STOCK, 0)],
-        64,
-        Moment(0),
-    );
+    welcome(&mut sender, HUB, vec![mark(TRADE, 0), mark(STOCK, 0)], 64, Moment(0));
     let mut smallest = usize::MAX;
     let mut was_plain = false;
     let mut stock_sent = false;
@@ -320,29 +176,17 @@ fn a_batch_that_the_hub_cannot_read_is_halved_down_to_one_plain_record_and_block
         let Some(command) = sender.next_command(Moment(0)) else {
             break;
         };
-        let Command::Send {
-            first,
-            records_max,
-            plain,
-        } = command
-        else {
+        let Command::Send { first, records_max, plain } = command else {
             continue;
         };
-        let range = SeqRange {
-            first: first.seq,
-            last: first.seq.plus(records_max as u64 - 1).min(Seq(512)),
-        };
+        let range = SeqRange { first: first.seq, last: first.seq.plus(records_max as u64 - 1).min(Seq(512)) };
         sender.handle_sent(first.lane_key(), range, 1_000, Moment(0));
         if first.lane == Lane::Stock {
             stock_sent = true;
         } else if range.contains(Seq(1)) {
             smallest = smallest.min(records_max);
             was_plain |= plain;
-            let nack = Nack {
-                session: SESSION,
-                first,
-                reason: NackReason::Undecodable,
-            };
+            let nack = Nack { session: SESSION, first, reason: NackReason::Undecodable };
             sender.handle_down(Down::Nack(nack), Moment(0));
         }
     }
@@ -353,18 +197,12 @@ fn a_batch_that_the_hub_cannot_read_is_halved_down_to_one_plain_record_and_block
 fn every_waiting_lane_gets_its_share() {
     let lanes = [Lane::Trade, Lane::Stock, Lane::Ops];
     let mut sender = sender(lanes.map(|lane| head(lane, 1, 1_000_000)).to_vec());
-    let marks = lanes
-        .map(|lane| mark(LaneKey { epoch: EPOCH, lane }, 0))
-        .to_vec();
+    let marks = lanes.map(|lane| mark(LaneKey { epoch: EPOCH, lane }, 0)).to_vec();
     welcome(&mut sender, HUB, marks, 64, Moment(0));
     let sent = drain(&mut sender, 1_000_000, Moment(0));
     for lane in lanes {
         let share = sent.iter().filter(|(key, _)| key.lane == lane).count();
-        assert!(
-            share >= sent.len() / 16,
-            "{lane} got {share} of {}",
-            sent.len()
-        );
+        assert!(share >= sent.len() / 16, "{lane} got {share} of {}", sent.len());
     }
 }
 
@@ -372,10 +210,7 @@ fn every_waiting_lane_gets_its_share() {
 fn many_epochs_and_gaps_are_told_whole_on_several_pages() {
     let gone: Vec<Gone> = (0..150)
         .map(|index| Gone {
-            range: SeqRange {
-                first: Seq(index * 2 + 1),
-                last: Seq(index * 2 + 1),
-            },
+            range: SeqRange { first: Seq(index * 2 + 1), last: Seq(index * 2 + 1) },
             reason: GoneReason::Damaged,
             chain_after: None,
         })
@@ -391,14 +226,8 @@ fn many_epochs_and_gaps_are_told_whole_on_several_pages() {
     epochs[3].lanes[0].gone.clone_from(&gone);
     let mut sender = Sender::new(SESSION, "test".into(), 7, 0, Moment(0));
     sender.handle_heads(epochs, Moment(0));
-    let Some(Command::Hello(pages)) = sender.next_command(Moment(0)) else {
-        panic!("no hello")
-    };
-    assert!(
-        pages
-            .iter()
-            .all(|page| page.epochs.len() <= HELLO_EPOCHS_MAX)
-    );
+    let Some(Command::Hello(pages)) = sender.next_command(Moment(0)) else { panic!("no hello") };
+    assert!(pages.iter().all(|page| page.epochs.len() <= HELLO_EPOCHS_MAX));
     let told: Vec<Gone> = pages
         .iter()
         .flat_map(|page| &page.epochs)
@@ -407,12 +236,7 @@ fn many_epochs_and_gaps_are_told_whole_on_several_pages() {
         .collect();
     assert_eq!(told, gone);
     for index in 0..100_u8 {
-        assert!(
-            pages
-                .iter()
-                .flat_map(|page| &page.epochs)
-                .any(|heads| heads.epoch == Epoch([index; 16]))
-        );
+        assert!(pages.iter().flat_map(|page| &page.epochs).any(|heads| heads.epoch == Epoch([index; 16])));
     }
 }
 
@@ -420,209 +244,9 @@ fn many_epochs_and_gaps_are_told_whole_on_several_pages() {
 fn a_range_that_a_person_wants_is_sent_again_below_the_mark() {
     let mut sender = sender(vec![head(Lane::Trade, 1, 100)]);
     welcome(&mut sender, HUB, vec![mark(TRADE, 100)], 64, Moment(0));
-    let range = SeqRange {
-        first: Seq(10),
-        last: Seq(12),
-    };
-    sender.handle_down(
-        Down::RangeRequest {
-            session: SESSION,
-            key: TRADE,
-            range,
-        },
-        Moment(1),
-    );
+    let range = SeqRange { first: Seq(10), last: Seq(12) };
+    sender.handle_down(Down::RangeRequest { session: SESSION, key: TRADE, range }, Moment(1));
     assert_eq!(drain(&mut sender, 100, Moment(1)), [(TRADE, range)]);
 }
 
-/// A hub of one process, its answers and the agent's batches on a link that loses, doubles and reorders.
-struct World {
-    sender: Sender,
-    hub: BTreeMap<LaneKey, (LaneState, BTreeMap<Seq, Digest>)>,
-    up: Vec<(LaneKey, SeqRange)>,
-    hellos: Vec<Hello>,
-    down: Vec<Down>,
-    now: Moment,
-    random: u64,
-    faults: bool,
-    hub_epoch: SessionId,
-}
-
-impl World {
-    fn draw(&mut self, below: u64) -> u64 {
-        self.random = self
-            .random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.random >> 33) % below
-    }
-
-    fn pick<T>(&mut self, from: fn(&mut Self) -> &mut Vec<T>) -> Option<T>
-    where
-        T: Clone,
-    {
-        let length = from(self).len() as u64;
-        if length == 0 {
-            return None;
-        }
-        let (at, fate) = if self.faults {
-            (self.draw(length), self.draw(10))
-        } else {
-            (0, 9)
-        };
-        match fate {
-            0 => {
-                from(self).remove(at as usize);
-                None
-            }
-            1 => Some(from(self)[at as usize].clone()),
-            _ => Some(from(self).remove(at as usize)),
-        }
-    }
-
-    fn step(&mut self) {
-        while let Some(command) = self.sender.next_command(self.now) {
-            match command {
-                Command::Hello(pages) => self.hellos.extend(pages),
-                Command::Positions => {}
-                Command::Send {
-                    first, records_max, ..
-                } => {
-                    let heads = &self.sender.epochs[0].lanes;
-                    let last = heads
-                        .iter()
-                        .find(|head| head.lane == first.lane)
-                        .unwrap()
-                        .last;
-                    let end = first.seq.plus(records_max as u64 - 1).min(last);
-                    let range = SeqRange {
-                        first: first.seq,
-                        last: end,
-                    };
-                    self.sender
-                        .handle_sent(first.lane_key(), range, 1_000, self.now);
-                    self.up.push((first.lane_key(), range));
-                }
-            }
-        }
-        if let Some(hello) = self.pick(|world| &mut world.hellos) {
-            self.welcome(&hello);
-        }
-        if let Some((key, range)) = self.pick(|world| &mut world.up) {
-            self.receive(key, range);
-        }
-        if let Some(down) = self.pick(|world| &mut world.down) {
-            self.sender.handle_down(down, self.now);
-        }
-        self.now = Moment(self.now.0 + 20 + self.draw(400));
-        self.sender.handle_timeout(self.now);
-    }
-
-    fn welcome(&mut self, hello: &Hello) {
-        let mut marks = vec![];
-        for heads in &hello.epochs {
-            for head in &heads.lanes {
-                let key = LaneKey {
-                    epoch: heads.epoch,
-                    lane: head.lane,
-                };
-                let (state, stored) = self
-                    .hub
-                    .entry(key)
-                    .or_insert_with(|| (LaneState::new(key), BTreeMap::new()));
-                state.hello(head);
-                state.advance(|seq| stored.get(&seq).copied());
-                marks.push(state.mark(key));
-            }
-        }
-        self.down.push(Down::Welcome(Welcome {
-            version: WireVersion::V1,
-            session: hello.session,
-            round: hello.round,
-            hub_epoch: self.hub_epoch,
-            page: hello.page,
-            marks,
-            window: WINDOW_SEQS_MAX,
-            credit: 16,
-        }));
-    }
-
-    fn receive(&mut self, key: LaneKey, range: SeqRange) {
-        let (state, stored) = self
-            .hub
-            .entry(key)
-            .or_insert_with(|| (LaneState::new(key), BTreeMap::new()));
-        if state.plan(range) == Plan::Ahead {
-            let first = RecordKey {
-                epoch: key.epoch,
-                lane: key.lane,
-                seq: range.first,
-            };
-            self.down.push(Down::Nack(Nack {
-                session: SESSION,
-                first,
-                reason: NackReason::Ahead,
-            }));
-            return;
-        }
-        for seq in (range.first.0..=range.last.0).map(Seq) {
-            stored.insert(seq, digest(seq));
-        }
-        state.note_stored(range);
-        state.advance(|seq| stored.get(&seq).copied());
-        let mark = state.mark(key);
-        let ack = Ack {
-            session: SESSION,
-            hub_epoch: self.hub_epoch,
-            marks: vec![mark],
-            credit: 16,
-        };
-        self.down.push(Down::Ack(ack));
-    }
-
-    fn is_whole(&self, last: u64) -> bool {
-        [TRADE, STOCK].iter().all(|key| {
-            self.hub
-                .get(key)
-                .is_some_and(|(state, _)| state.stored == Seq(last))
-        }) && self.sender.in_flight() == 0
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn whatever_the_link_does_everything_arrives_and_it_ends(random in any::<u64>(), restore_at in 0_usize..300) {
-        let last = 3_000;
-        let lanes = vec![head(Lane::Trade, 1, last), head(Lane::Stock, 1, last)];
-        let mut world = World {
-            sender: sender(lanes), hub: BTreeMap::new(), up: vec![], hellos: vec![], down: vec![],
-            now: Moment(0), random, faults: true, hub_epoch: HUB,
-        };
-        let mut backup = BTreeMap::new();
-        for step in 0..400 {
-            if step == restore_at / 2 {
-                backup = world.hub.clone();
-            }
-            if step == restore_at {
-                world.hub = core::mem::take(&mut backup);
-                world.hub_epoch = SessionId([77; 16]);
-                world.down.push(Down::HelloWanted { hub_epoch: world.hub_epoch });
-            }
-            world.step();
-        }
-        world.faults = false;
-        let mut steps = 0;
-        while !world.is_whole(last) {
-            steps += 1;
-            prop_assert!(steps < 5_000, "no end: {:?}", world.sender);
-            world.step();
-        }
-        for key in [TRADE, STOCK] {
-            let (state, _) = &world.hub[&key];
-            let chain = (1..=last).fold(Chain::genesis(key.epoch, key.lane), |chain, seq| chain.next(Seq(seq), digest(Seq(seq))));
-            prop_assert_eq!(state.chain, Some(chain));
-        }
-    }
-}
+mod link;

@@ -1,6 +1,6 @@
 //! The configuration as it was written: file and environment, each value typed like its key and with where it stands.
 //!
-//! Invariant: a [`Written`] holds exactly the keys of [`super::keys`], in range; whatever else was written is a [`Fault`] that names
+//! Invariant: a [`Written`] holds exactly the keys of its [`Schema`], in range; whatever else was written is a [`Fault`] that names
 //! file and line. All faults are reported at once. Relations between keys are deliberately not known here.
 
 use std::collections::BTreeMap;
@@ -11,10 +11,23 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{self, Form, KEYS, Key, Presence};
+use crate::key::{self, Form, Key, Presence};
 
 /// What environment variables of ours begin with; tables and keys follow, separated by `__`.
 pub const ENVIRONMENT_PREFIX: &str = "COUNTERFOIL__";
+
+/// The keys of a program, and how to speak of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Schema {
+    /// Whose configuration it is, in messages.
+    pub program: &'static str,
+    /// The commented sample.
+    pub sample: &'static str,
+    /// All keys, in the order in which the sample and `check-config` show them.
+    pub keys: &'static [Key],
+    /// Keys that were renamed: the old name and the new one.
+    pub renamed: &'static [(&'static str, &'static str)],
+}
 
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +77,7 @@ pub enum Value {
 /// Every key that has a value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Written {
+    keys: &'static [Key],
     values: BTreeMap<&'static str, (Value, Origin)>,
 }
 
@@ -73,9 +87,10 @@ impl Written {
         file: &Path,
         text: &str,
         environment: impl IntoIterator<Item = (String, String)>,
-        renamed: &[(&str, &str)],
+        schema: &Schema,
     ) -> Result<Self, Vec<Fault>> {
-        let mut reading = Reading { file, text, renamed, written: Self::default(), faults: Vec::new() };
+        let written = Self { keys: schema.keys, values: BTreeMap::new() };
+        let mut reading = Reading { file, text, schema: *schema, written, faults: Vec::new() };
         match DeTable::parse(text) {
             Ok(table) => reading.table("", table.get_ref()),
             Err(error) => {
@@ -116,7 +131,7 @@ impl Written {
         match self.get(name) {
             Some(Value::Number(number)) => *number,
             Some(Value::Text(_) | Value::Texts(_) | Value::Flag(_)) | None => {
-                unreachable!("{name} is a number with a default in config/keys.rs")
+                unreachable!("{name} is a number with a default in its table of keys")
             }
         }
     }
@@ -135,7 +150,7 @@ impl Written {
 impl fmt::Display for Written {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = "";
-        for key in KEYS {
+        for key in self.keys {
             let (of, name) = key.name.rsplit_once('.').unwrap_or(("", key.name));
             if of != table {
                 table = of;
@@ -164,7 +179,9 @@ impl fmt::Display for Shown<'_> {
             (Value::Text(text), _) => write!(formatter, "{text:?}"),
             (Value::Texts(texts), _) => write!(formatter, "{texts:?}"),
             (Value::Flag(flag), _) => write!(formatter, "{flag}"),
-            (Value::Number(number), Form::Duration { .. }) => write!(formatter, "\"{}\"", in_units(*number, &DURATIONS)),
+            (Value::Number(number), Form::Duration { .. }) => {
+                write!(formatter, "\"{}\"", in_units(*number, &DURATIONS))
+            }
             (Value::Number(number), Form::Bytes { .. }) => write!(formatter, "\"{}\"", in_units(*number, &SIZES)),
             (Value::Number(number), _) => write!(formatter, "{number}"),
         }
@@ -174,7 +191,7 @@ impl fmt::Display for Shown<'_> {
 struct Reading<'a> {
     file: &'a Path,
     text: &'a str,
-    renamed: &'a [(&'a str, &'a str)],
+    schema: Schema,
     written: Written,
     faults: Vec<Fault>,
 }
@@ -187,12 +204,20 @@ impl Reading<'_> {
     fn table(&mut self, prefix: &str, table: &DeTable<'_>) {
         for (name, value) in table {
             let line = Origin::Line(line_of(self.text, name.span()));
-            let full = if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
-            let is_table = KEYS.iter().any(|key| key.name.strip_prefix(&full).is_some_and(|rest| rest.starts_with('.')));
-            match value.get_ref() {
-                DeValue::Table(inner) if is_table => self.table(&full, inner),
-                _ if is_table => self.fault(line, format!("`{full}` is a table; write [{full}] and its keys below")),
-                value => self.key(&full, line, |form| from_toml(form, value)),
+            let full =
+                if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
+            let is_table = self
+                .schema
+                .keys
+                .iter()
+                .any(|key| key.name.strip_prefix(&full).is_some_and(|rest| rest.starts_with('.')));
+            let value = value.get_ref();
+            match value.as_table() {
+                Some(inner) if is_table => self.table(&full, inner),
+                None if is_table => {
+                    self.fault(line, format!("`{full}` is a table; write [{full}] and its keys below"));
+                }
+                Some(_) | None => self.key(&full, line, |form| from_toml(form, value)),
             }
         }
     }
@@ -206,13 +231,15 @@ impl Reading<'_> {
     }
 
     fn key(&mut self, full: &str, origin: Origin, read: impl FnOnce(Form) -> Result<Value, String>) {
-        if let Some((_, new)) = self.renamed.iter().find(|(old, _)| *old == full) {
+        if let Some((_, new)) = self.schema.renamed.iter().find(|(old, _)| *old == full) {
             return self.fault(origin, format!("`{full}` has been renamed to `{new}`; write that instead"));
         }
-        let Some(key) = keys::find(full) else {
-            let hint = keys::nearest(full)
-                .map_or_else(|| "remove it, or see the sample config/agent.toml".to_owned(), |near| format!("did you mean `{near}`?"));
-            return self.fault(origin, format!("`{full}` is not a key of the agent; {hint}"));
+        let Some(key) = key::find(self.schema.keys, full) else {
+            let hint = key::nearest(self.schema.keys, full).map_or_else(
+                || format!("remove it, or see the sample {}", self.schema.sample),
+                |near| format!("did you mean `{near}`?"),
+            );
+            return self.fault(origin, format!("`{full}` is not a key of the {}; {hint}", self.schema.program));
         };
         match read(key.form) {
             Ok(value) => {
@@ -223,13 +250,14 @@ impl Reading<'_> {
     }
 
     fn fill_in(&mut self) {
-        for Key { name, form, presence, reason } in KEYS {
+        for Key { name, form, presence, reason } in self.schema.keys {
             if self.written.values.contains_key(name) {
                 continue;
             }
             match presence {
                 Presence::Default(text) => {
-                    let value = from_text(*form, text).unwrap_or_else(|_| unreachable!("the default of {name} is in range"));
+                    let value =
+                        from_text(*form, text).unwrap_or_else(|_| unreachable!("the default of {name} is in range"));
                     self.written.values.insert(name, (value, Origin::Default));
                 }
                 Presence::Required => self.fault(Origin::Default, format!("`{name}` is missing; {reason}")),
@@ -272,9 +300,9 @@ fn from_text(form: Form, text: &str) -> Result<Value, String> {
         Form::Text | Form::Path => Ok(Value::Text(text.to_owned())),
         Form::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
         Form::Choice(_) => Err(expected(form)),
-        Form::Texts => {
-            Ok(Value::Texts(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()))
-        }
+        Form::Texts => Ok(Value::Texts(
+            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect(),
+        )),
         Form::Flag => text.parse().map(Value::Flag).map_err(|_| expected(form)),
         Form::Count { min, max, .. } => in_range(text.parse().ok(), min, max),
         Form::Bytes { min, max } => in_range(text.parse().ok().or_else(|| of_units(text, &SIZES)), min, max),
@@ -302,8 +330,7 @@ fn expected(form: Form) -> String {
 }
 
 /// Longest first, so that "ms" is not read as "s", and a number is shown in the largest unit that it is whole in.
-const DURATIONS: [(&str, u64); 5] =
-    [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1)];
+const DURATIONS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1)];
 const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 fn of_units(text: &str, units: &[(&str, u64)]) -> Option<u64> {
@@ -314,6 +341,7 @@ fn of_units(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 fn in_units(number: u64, units: &[(&str, u64)]) -> String {
-    let whole = units.iter().find(|(_, factor)| number >= *factor && number % factor == 0).or_else(|| units.last());
+    let whole =
+        units.iter().find(|(_, factor)| number >= *factor && number.is_multiple_of(*factor)).or_else(|| units.last());
     whole.map_or_else(|| number.to_string(), |(name, factor)| format!("{}{name}", number / factor))
 }

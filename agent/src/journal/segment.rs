@@ -1,0 +1,190 @@
+//! Segment files: their names and headers, and how one is made.
+//!
+//! Invariant: a file has its final name only when its header is durable. Not known here: frames.
+
+use std::io;
+
+use counterfoil_proto::id::{AgentId, Source, StoreId};
+use counterfoil_proto::time::WallTime;
+
+use super::disk::{Disk, DiskFile};
+use super::limits::{FORMAT_VERSION, FRAME_ALIGN_BYTES, SEGMENT_HEADER_BYTES_MAX};
+use super::table::{Entry, Pieces, decode_entries, encode_entries};
+
+pub(crate) const DIR: &str = "journal";
+const MAGIC: [u8; 8] = *b"CFJSEGMT";
+const FIXED_BYTES: usize = 120;
+const CRC_BYTES: usize = 4;
+const FLAG_RECYCLED: u16 = 1;
+
+pub(crate) fn segment_name(number: u32) -> String {
+    format!("{number:010}.seg")
+}
+
+pub(crate) fn index_name(number: u32) -> String {
+    format!("{number:010}.idx")
+}
+
+pub(crate) fn spare_name(number: u32) -> String {
+    format!("spare-{number:010}")
+}
+
+pub(crate) fn path(name: &str) -> String {
+    format!("{DIR}/{name}")
+}
+
+/// The number in a name with that suffix.
+pub(crate) fn number_of(name: &str, prefix: &str, suffix: &str) -> Option<u32> {
+    let digits = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
+    if digits.len() == 10 { digits.parse().ok() } else { None }
+}
+
+/// What the header of a segment says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    pub(crate) number: u32,
+    pub(crate) nonce: u64,
+    /// Up to this offset the file was synced before it got its name; zero where it was empty then.
+    pub(crate) proven: u32,
+    /// Where the segment before ends; zero where there is none.
+    pub(crate) previous_end: u32,
+    /// Whether the file held another segment before, so that the bytes behind the log's end mean nothing.
+    pub(crate) recycled: bool,
+    pub(crate) wall: WallTime,
+    pub(crate) source: Source,
+    /// The epochs that were not wholly safe, with their heads before this segment; oldest first.
+    pub(crate) table: Vec<Entry>,
+}
+
+/// Why a header cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeaderFault {
+    Damaged,
+    Version(u16),
+}
+
+impl SegmentHeader {
+    /// The header's bytes, a multiple of the frame alignment and at least `bytes_min` long; the first frame follows.
+    pub(crate) fn encode(&self, bytes_min: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(512);
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes.extend_from_slice(&(if self.recycled { FLAG_RECYCLED } else { 0 }).to_le_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&self.number.to_le_bytes());
+        bytes.extend_from_slice(&self.proven.to_le_bytes());
+        bytes.extend_from_slice(&self.nonce.to_le_bytes());
+        bytes.extend_from_slice(&self.previous_end.to_le_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&self.wall.0.to_le_bytes());
+        for (name, length_max) in [(self.source.store_id.as_str(), 32), (self.source.agent_id.as_str(), 31)] {
+            bytes.push(u8::try_from(name.len()).expect("names are at most 32 bytes"));
+            bytes.extend_from_slice(name.as_bytes());
+            bytes.resize(bytes.len() + length_max - name.len(), 0);
+        }
+        bytes.resize(FIXED_BYTES, 0);
+        encode_entries(&mut bytes, &self.table);
+        let length = (bytes.len() + CRC_BYTES).max(bytes_min).next_multiple_of(FRAME_ALIGN_BYTES);
+        bytes[12..16].copy_from_slice(&u32::try_from(length).expect("tables are bounded").to_le_bytes());
+        bytes.resize(length - CRC_BYTES, 0);
+        let crc = crc32c::crc32c(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a header from the start of a file's bytes; also says how long it is.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<(Self, u32), HeaderFault> {
+        let length = Self::length(bytes).ok_or(HeaderFault::Damaged)?;
+        let whole = bytes.get(..length as usize).ok_or(HeaderFault::Damaged)?;
+        let (body, crc) = whole.split_last_chunk::<CRC_BYTES>().ok_or(HeaderFault::Damaged)?;
+        if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
+            return Err(HeaderFault::Damaged);
+        }
+        Self::fields(body).map(|header| (header, length))
+    }
+
+    fn length(bytes: &[u8]) -> Option<u32> {
+        let mut pieces = Pieces(bytes);
+        let magic = pieces.array::<8>()?;
+        pieces.u32()?;
+        let length = pieces.u32()?;
+        let fits = (FIXED_BYTES..=SEGMENT_HEADER_BYTES_MAX).contains(&(length as usize));
+        (magic == MAGIC && fits && (length as usize).is_multiple_of(FRAME_ALIGN_BYTES)).then_some(length)
+    }
+
+    fn fields(body: &[u8]) -> Result<Self, HeaderFault> {
+        let mut pieces = Pieces(body);
+        let version = pieces.array::<8>().and_then(|_| pieces.u16()).ok_or(HeaderFault::Damaged)?;
+        if version != FORMAT_VERSION {
+            return Err(HeaderFault::Version(version));
+        }
+        Self::rest(&mut pieces, body).ok_or(HeaderFault::Damaged)
+    }
+
+    fn rest(pieces: &mut Pieces<'_>, body: &[u8]) -> Option<Self> {
+        let flags = pieces.u16()?;
+        pieces.u32()?;
+        let (number, proven, nonce, previous_end) = (pieces.u32()?, pieces.u32()?, pieces.u64()?, pieces.u32()?);
+        pieces.u32()?;
+        let wall = WallTime(pieces.i64()?);
+        let name = |length: u8, field: &[u8]| field.get(..usize::from(length)).map(<[u8]>::to_vec).and_then(|name| String::from_utf8(name).ok());
+        let store_id = name(pieces.u8()?, &pieces.array::<32>()?)?;
+        let agent_id = name(pieces.u8()?, &pieces.array::<31>()?)?;
+        let source = Source { store_id: StoreId::new(&store_id).ok()?, agent_id: AgentId::new(&agent_id).ok()? };
+        let table = decode_entries(&mut Pieces(body.get(FIXED_BYTES..)?))?;
+        Some(Self { number, nonce, proven, previous_end, recycled: flags & FLAG_RECYCLED != 0, wall, source, table })
+    }
+
+    /// Reads the header of an open file.
+    pub(crate) fn read(file: &dyn DiskFile) -> io::Result<Result<(Self, u32), HeaderFault>> {
+        let mut bytes = vec![0; 4096];
+        let count = file.read_at(&mut bytes, 0)?;
+        bytes.truncate(count);
+        match Self::length(&bytes) {
+            Some(length) if length as usize > bytes.len() => {
+                bytes.resize(length as usize, 0);
+                let count = file.read_at(&mut bytes, 0)?;
+                bytes.truncate(count);
+            }
+            Some(_) | None => {}
+        }
+        Ok(Self::decode(&bytes))
+    }
+}
+
+/// A new segment file under its final name.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) file: Box<dyn DiskFile>,
+    /// Its length, all of it allocated.
+    pub(crate) bytes: u64,
+    /// Length of its header.
+    pub(crate) header_bytes: u32,
+}
+
+/// Makes the file of a segment: `content` (header and, for a rewritten one, frames), allocated up to `bytes`, synced, then named, then
+/// the directory synced. A spare file is used where one is given.
+pub(crate) fn make(disk: &dyn Disk, number: u32, content: &[u8], header_bytes: u32, bytes: u64, spare: Option<&str>) -> io::Result<Made> {
+    let fresh = spare.map_or_else(|| path(&format!("{}.new", segment_name(number))), path);
+    let file = if spare.is_some() { disk.open(&fresh)? } else { disk.create(&fresh)? };
+    let written = (|| {
+        // Longer than its content, so that its length never looks like that of a sealed file.
+        let bytes = bytes.max(content.len() as u64 + 64);
+        file.preallocate(bytes)?;
+        file.write_at(content, 0)?;
+        file.sync_data()?;
+        disk.rename(&fresh, &path(&segment_name(number)))?;
+        disk.sync_dir(DIR)?;
+        file.bytes()
+    })();
+    match written {
+        Ok(bytes) => Ok(Made { file, bytes, header_bytes }),
+        Err(error) => {
+            if spare.is_none() {
+                // A leftover is removed by the next opening; here it would only hold space.
+                drop(disk.remove(&fresh));
+            }
+            Err(error)
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Epochs with their parents, lane heads and chains: as state in memory, as the table at the start of a segment, and as the payload of
+//! group headers and closing marks.
+//!
+//! Invariant: the list is in the order in which epochs were started; heads only grow. Not known here: where records stand.
+
+use counterfoil_proto::id::{Chain, Epoch, Lane, LaneKey, Seq};
+use counterfoil_proto::time::WallTime;
+
+/// The last record of a lane, zero for none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Head {
+    pub(crate) last: Seq,
+    /// `None` where damage hides it.
+    pub(crate) chain: Option<Chain>,
+}
+
+/// An epoch.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) epoch: Epoch,
+    pub(crate) parent: Option<Epoch>,
+    pub(crate) heads: [Option<Head>; 3],
+}
+
+pub(crate) const fn lane_index(lane: Lane) -> usize {
+    match lane {
+        Lane::Trade => 0,
+        Lane::Stock => 1,
+        Lane::Ops => 2,
+    }
+}
+
+impl Entry {
+    pub(crate) const fn new(epoch: Epoch, parent: Option<Epoch>) -> Self {
+        Self { epoch, parent, heads: [None; 3] }
+    }
+
+    /// The head of a lane; before the first record that is the genesis.
+    pub(crate) fn head(&self, lane: Lane) -> Head {
+        self.heads[lane_index(lane)]
+            .unwrap_or_else(|| Head { last: Seq::NONE, chain: Some(Chain::genesis(self.epoch, lane)) })
+    }
+
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = (Lane, Head)> + '_ {
+        Lane::ALL.into_iter().filter_map(|lane| self.heads[lane_index(lane)].map(|head| (lane, head)))
+    }
+}
+
+/// Epochs in the order of their starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Table {
+    pub(crate) entries: Vec<Entry>,
+}
+
+impl Table {
+    /// Finds an epoch, newest first; adds it where it is new.
+    pub(crate) fn entry(&mut self, epoch: Epoch, parent: Option<Epoch>) -> &mut Entry {
+        let index = match self.entries.iter().rposition(|entry| entry.epoch == epoch) {
+            Some(index) => index,
+            None => {
+                self.entries.push(Entry::new(epoch, parent));
+                self.entries.len() - 1
+            }
+        };
+        let entry = &mut self.entries[index];
+        entry.parent = entry.parent.or(parent);
+        entry
+    }
+
+    pub(crate) fn get(&self, epoch: Epoch) -> Option<&Entry> {
+        self.entries.iter().rfind(|entry| entry.epoch == epoch)
+    }
+
+    pub(crate) fn head(&self, key: LaneKey) -> Head {
+        self.get(key.epoch).map_or_else(|| Entry::new(key.epoch, None).head(key.lane), |entry| entry.head(key.lane))
+    }
+
+    pub(crate) fn set_head(&mut self, key: LaneKey, head: Head) {
+        self.entry(key.epoch, None).heads[lane_index(key.lane)] = Some(head);
+    }
+}
+
+/// Appends entries.
+///
+/// ```text
+/// count: u32, then per entry: epoch [16], parent [16] (zeros for none), lanes: u8, then per lane:
+/// code: u8 (bit 7 set: no chain follows), last: u64, chain: [32]
+/// ```
+pub(crate) fn encode_entries(into: &mut Vec<u8>, entries: &[Entry]) {
+    into.extend_from_slice(&u32::try_from(entries.len()).expect("tables are bounded").to_le_bytes());
+    for entry in entries {
+        into.extend_from_slice(&entry.epoch.0);
+        into.extend_from_slice(&entry.parent.unwrap_or(Epoch([0; 16])).0);
+        into.push(u8::try_from(entry.lanes().count()).expect("three lanes"));
+        for (lane, head) in entry.lanes() {
+            into.push(lane.code() | if head.chain.is_none() { 0x80 } else { 0 });
+            into.extend_from_slice(&head.last.0.to_le_bytes());
+            if let Some(chain) = head.chain {
+                into.extend_from_slice(&chain.0);
+            }
+        }
+    }
+}
+
+/// Takes fixed pieces off the front of foreign bytes.
+#[derive(Debug)]
+pub(crate) struct Pieces<'a>(pub(crate) &'a [u8]);
+
+impl Pieces<'_> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (piece, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*piece)
+    }
+
+    pub(crate) fn u8(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    pub(crate) fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    pub(crate) fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(crate) fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    pub(crate) fn i64(&mut self) -> Option<i64> {
+        self.array().map(i64::from_le_bytes)
+    }
+}
+
+/// Reads what [`encode_entries`] wrote.
+pub(crate) fn decode_entries(from: &mut Pieces<'_>) -> Option<Vec<Entry>> {
+    let count = from.u32()?;
+    let mut entries = Vec::new();
+    for _ in 0..count {
+        let epoch = Epoch(from.array()?);
+        let parent = Some(Epoch(from.array()?)).filter(|parent| parent.0 != [0; 16]);
+        let mut entry = Entry::new(epoch, parent);
+        for _ in 0..from.u8()? {
+            let code = from.u8()?;
+            let lane = Lane::from_code(code & 0x7F)?;
+            let last = Seq(from.u64()?);
+            let chain = if code & 0x80 == 0 { Some(Chain(from.array()?)) } else { None };
+            entry.heads[lane_index(lane)] = Some(Head { last, chain });
+        }
+        entries.push(entry);
+    }
+    Some(entries)
+}
+
+/// Payload of a group header or a closing mark.
+///
+/// ```text
+/// bytes: u32 (of the whole group, this frame included), records: u32, wall time: i64, entries
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GroupHeader {
+    pub(crate) bytes: u32,
+    pub(crate) records: u32,
+    pub(crate) wall: WallTime,
+    pub(crate) entries: Vec<Entry>,
+}
+
+impl GroupHeader {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(256);
+        bytes.extend_from_slice(&self.bytes.to_le_bytes());
+        bytes.extend_from_slice(&self.records.to_le_bytes());
+        bytes.extend_from_slice(&self.wall.0.to_le_bytes());
+        encode_entries(&mut bytes, &self.entries);
+        bytes
+    }
+
+    pub(crate) fn decode(payload: &[u8]) -> Option<Self> {
+        let mut pieces = Pieces(payload);
+        Some(Self {
+            bytes: pieces.u32()?,
+            records: pieces.u32()?,
+            wall: WallTime(pieces.i64()?),
+            entries: decode_entries(&mut pieces)?,
+        })
+    }
+}
