@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::state::limits::{
-    DAYS_GONE_MAX, DAYS_MAX, EXCEPTIONS_OPEN_MAX, EXCEPTIONS_RESOLVED_MAX, ITEMS_MAX, ROW_BYTES_MAX,
+    DAYS_GONE_MAX, DAYS_MAX, EPOCHS_MAX, EXCEPTIONS_OPEN_MAX, EXCEPTIONS_RESOLVED_MAX, ITEMS_MAX, ROW_BYTES_MAX,
     TENDERS_PER_TILL_MAX, TILLS_PER_DAY_MAX, UNITS_PER_ITEM_MAX, WORD_BYTES_MAX,
 };
 use crate::state::{Group, exception_id};
@@ -113,13 +113,6 @@ fn the_largest_rows_stay_below_their_bound() {
     resolved.0.document =
         String::from_utf8(resolved.0.document).unwrap().replace("\"reason\":\"recounted\"", &reason).into();
     journal.append(resolved);
-    for _ in 0..70 {
-        journal.restart();
-        for _ in 0..2 {
-            journal.append(movement(vec![change("x", "EA", "1")]));
-            journal.append(sale("3", 1, 600));
-        }
-    }
     let state = journal.state();
     let largest = state.tables.rows().map(|(key, value)| key.len() + value.len()).max().unwrap();
     assert!((5_000..ROW_BYTES_MAX).contains(&largest), "{largest}");
@@ -236,4 +229,31 @@ fn long_texts_are_cut_at_a_character() {
     journal.append(long);
     let exceptions = journal.state().exceptions(false, NOW);
     assert_eq!((exceptions[0].pointer.len(), exceptions[0].identity.as_ref().unwrap().len()), (511, 510));
+}
+
+#[test]
+fn a_box_that_restarts_over_and_over_folds_nothing_twice() {
+    let mut journal = Journal::new();
+    for restart in 0..200 {
+        journal.append(sale("3", restart, 600));
+        journal.restart();
+    }
+    let mut state = journal.state();
+    let before = answers(&state);
+    apply_all(&mut state, &journal.frames);
+    assert_eq!(answers(&state), before);
+    assert_eq!(state.day(DAY).currencies[0].transactions, 200);
+
+    let mut heads = crate::state::heads::Heads::default();
+    let mut dirty = crate::state::dirty::Dirty::none();
+    let key = |number: usize| {
+        let mut epoch = [0; 16];
+        epoch[..8].copy_from_slice(&number.to_le_bytes());
+        RecordKey { epoch: Epoch(epoch), lane: Lane::Trade, seq: Seq(1) }
+    };
+    for number in 0..=EPOCHS_MAX {
+        assert!(heads.advance(key(number), &mut dirty));
+    }
+    assert_eq!(heads.epochs.len(), EPOCHS_MAX);
+    assert!(heads.covers(key(1)) && !heads.covers(key(0)));
 }
