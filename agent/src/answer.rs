@@ -1,4 +1,4 @@
-//! The answers that the agent gives, as the HTTP API shows them: the contract's names, and the schemas of its OpenAPI.
+//! The answers that the agent gives, as the HTTP API shows them: the contract's names, and the schemas of its description.
 //!
 //! Invariant: fields are only added. Nothing here computes; the owner of the state fills these in.
 
@@ -50,7 +50,7 @@ pub struct Conflict {
     pub exception_id: String,
 }
 
-/// Why the agent did not take a request; nothing was appended.
+/// Why the agent did not take a request; nothing was appended, but for [`Refused::Unanswered`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// Too much is waiting (503).
@@ -65,6 +65,10 @@ pub enum Refused {
     /// The agent is going down (503).
     #[error("The agent is stopping")]
     Stopping,
+    /// The owner went away without a word, for example because a sync failed: it may or may not be on the disk, so the till
+    /// gets no answer at all (the connection is closed) and sends the same again.
+    #[error("The agent stopped before it could say whether the documents are on the disk; send the same again")]
+    Unanswered,
 }
 
 /// How far a record got.
@@ -158,7 +162,7 @@ pub struct TillTotals {
     pub first_sequence_number: Option<u64>,
     /// The largest number of the day.
     pub last_sequence_number: Option<u64>,
-    /// Beside the totals, never in them: training, no_sale, suspended, canceled, conflicts.
+    /// Beside the totals, never in them: training, no-sale, suspended, canceled, conflicts.
     pub not_counted: BTreeMap<String, u64>,
 }
 

@@ -8,6 +8,27 @@
 //! Invariants: a success reply means synced (see [`journal`]); one thread, [`agent`], owns journal and state, everybody else
 //! asks it; time and randomness come through [`env`], files through `journal::disk`, MQTT through `uplink::mqtt`, sled
 //! through [`state`].
+
 pub mod agent;
 pub mod answer;
+pub mod config;
+pub mod env;
+pub mod error;
+pub mod ingress;
 pub mod journal;
+pub mod state;
+pub mod supervise;
+pub mod uplink;
+
+/// Name and version, as hellos, presence and records say it.
+pub const SOFTWARE: &str = concat!("counterfoil ", env!("CARGO_PKG_VERSION"));
+
+/// Sets up log and TLS and runs the agent on a runtime of its own, until it is told to stop.
+pub fn run(config: config::Config) -> Result<(), error::ExitError> {
+    supervise::set_up(&config.log_level);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|error| error::ExitError::Disk(Box::new(error)))?;
+    let result = runtime.block_on(supervise::run(config));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    result
+}

@@ -114,7 +114,7 @@ fn read_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 macro_rules! opaque {
     ($(#[$doc:meta])* $type:ident, $length:literal, $what:literal, $rule:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $type(pub [u8; $length]);
 
         impl fmt::Display for $type {
@@ -210,12 +210,6 @@ opaque!(
     /// The rolling hash over a lane: genesis = BLAKE3(epoch, lane), next = BLAKE3(chain, seq, record digest).
     Chain, 32, "chain", "64 hexadecimal digits"
 );
-
-impl Default for Digest {
-    fn default() -> Self {
-        Self([0; 32])
-    }
-}
 
 impl Digest {
     /// The digest of `bytes`.

@@ -285,5 +285,29 @@ pub struct Prepared {
     pub facts: facts::Facts,
 }
 
+pub mod accept;
+mod card;
+pub mod day_close;
 pub mod facts;
 pub mod flag;
+pub mod inspect;
+mod json;
+mod mask;
+mod read;
+pub mod schema;
+mod stock_movement;
+pub mod transaction;
+mod unit;
+mod when;
+
+pub use accept::{identity_of_document, identity_of_transaction, prepare};
+pub use facts::{FactsError, facts};
+pub use schema::json_schema;
+
+#[cfg(test)]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    clippy::arithmetic_side_effects,
+    reason = "what a test does not expect makes it fail, and so does an overflow"
+)]
+mod tests;

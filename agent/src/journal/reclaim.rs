@@ -143,7 +143,8 @@ impl Journal {
     /// How much fits. Lets go of the ballast when the disk is full, and takes it back before it says otherwise again.
     pub fn room(&mut self) -> Result<Room, JournalError> {
         self.check()?;
-        let free = self.disk.free_bytes().map_err(|source| JournalError::Disk { what: "ask for free space", source })?;
+        let free =
+            self.disk.free_bytes().map_err(|source| JournalError::Disk { what: "ask for free space", source })?;
         let spares: u64 = self.spares.iter().map(|(_, bytes)| *bytes).sum();
         let left = |used: u64| {
             let below_cap = self.config.bytes_max.saturating_sub(used);
@@ -154,7 +155,8 @@ impl Journal {
         let left = left(self.used_bytes());
         if self.ballast_bytes == 0 {
             // Full until the ballast and a segment or two fit: accepting on the last byte would only bring it back at once.
-            if left < self.config.ballast_bytes() + 2 * turn || make_ballast(self.disk.as_ref(), &self.config).is_err() {
+            if left < self.config.ballast_bytes() + 2 * turn || make_ballast(self.disk.as_ref(), &self.config).is_err()
+            {
                 self.is_short = true;
                 return Ok(Room::Full);
             }

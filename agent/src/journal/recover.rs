@@ -70,7 +70,12 @@ struct Recovery {
     opened: Opened,
 }
 
-pub(super) fn open(disk: Arc<dyn Disk>, config: JournalConfig, source: &Source, nonce: u64) -> Result<(Journal, Opened), OpenError> {
+pub(super) fn open(
+    disk: Arc<dyn Disk>,
+    config: JournalConfig,
+    source: &Source,
+    nonce: u64,
+) -> Result<(Journal, Opened), OpenError> {
     config.check().map_err(|rule| OpenError::Config { rule })?;
     let lock = take_lock(disk.as_ref())?;
     let files = survey(disk.as_ref()).map_err(failed("list the journal's files"))?;
@@ -140,7 +145,15 @@ enum Binding {
 
 impl Recovery {
     fn note(&mut self, what: &'static str, segment: u32, bytes: u64, gone: Vec<Gone>) -> &mut Damage {
-        self.opened.damage.push(Damage { segment, offset: 0, bytes, what, quarantined: Vec::new(), gone, end_unknown: false });
+        self.opened.damage.push(Damage {
+            segment,
+            offset: 0,
+            bytes,
+            what,
+            quarantined: Vec::new(),
+            gone,
+            end_unknown: false,
+        });
         self.opened.damage.last_mut().expect("it was just pushed")
     }
 
@@ -250,13 +263,17 @@ impl Recovery {
     fn fresh(&mut self, numbers: &[u32], binding: Binding, files: &Files) -> Result<Open, OpenError> {
         let known = numbers.last().copied().unwrap_or(0).max(self.cursor.segment);
         let spare = files.spares.iter().filter_map(|(name, _)| number_of(name, "spare-", "")).max().unwrap_or(0);
-        self.opened.created = numbers.is_empty() && binding == Binding::Missing && self.cursor.places.is_empty() && self.cursor.segment == 0;
+        self.opened.created = numbers.is_empty()
+            && binding == Binding::Missing
+            && self.cursor.places.is_empty()
+            && self.cursor.segment == 0;
         let mut number = known.max(spare) + 1;
         if !self.opened.created {
             // The number after the last known one was in use and is lost.
             let lost = number;
             number += 1;
-            self.note("the last segment file is missing; what was in it cannot be named", lost, 0, Vec::new()).end_unknown = true;
+            self.note("the last segment file is missing; what was in it cannot be named", lost, 0, Vec::new())
+                .end_unknown = true;
         }
         let header = self.header(number, 0, self.sealed.last().map_or(0, |sealed| sealed.end));
         let content = header.encode(0);
@@ -301,12 +318,21 @@ impl Recovery {
             return;
         }
         self.gone.extend(&content.gone);
-        let noted = self.opened.damage.last_mut().filter(|damage| !is_next && previous.is_some_and(|before| damage.segment == before + 1));
+        let noted = self
+            .opened
+            .damage
+            .last_mut()
+            .filter(|damage| !is_next && previous.is_some_and(|before| damage.segment == before + 1));
         match noted {
             Some(damage) => damage.gone.extend(&content.gone),
             None => {
                 let what = if is_next { "the end of a segment is lost" } else { "segment files are missing" };
-                self.note(what, previous.map_or(number.saturating_sub(1), |before| before + u32::from(!is_next)), 0, content.gone);
+                self.note(
+                    what,
+                    previous.map_or(number.saturating_sub(1), |before| before + u32::from(!is_next)),
+                    0,
+                    content.gone,
+                );
             }
         }
     }
@@ -316,7 +342,10 @@ impl Recovery {
         let number = found.number;
         let nonce = found.header.as_ref().map_or(self.nonce, |(header, _)| header.nonce);
         let index = index::read(self.disk.as_ref(), number, nonce).map_err(failed("read a side file"))?;
-        let known_end = index.as_ref().map(|(meta, _, _)| meta.end).or(next.as_ref().map(|next| next.previous_end).filter(|end| *end > 0));
+        let known_end = index
+            .as_ref()
+            .map(|(meta, _, _)| meta.end)
+            .or(next.as_ref().map(|next| next.previous_end).filter(|end| *end > 0));
         match index {
             Some((meta, filter, index_bytes)) if u64::from(meta.end) <= found.bytes && found.header.is_some() => {
                 self.take_over(number, nonce, meta, filter, found.bytes + index_bytes);
@@ -357,7 +386,14 @@ impl Recovery {
     }
 
     /// Reads a whole sealed segment, mends it, and writes its side file anew.
-    fn rescan(&mut self, found: Found, nonce: u64, meta: Option<Meta>, known_end: Option<u32>, next: Option<SegmentHeader>) -> Result<(), OpenError> {
+    fn rescan(
+        &mut self,
+        found: Found,
+        nonce: u64,
+        meta: Option<Meta>,
+        known_end: Option<u32>,
+        next: Option<SegmentHeader>,
+    ) -> Result<(), OpenError> {
         let number = found.number;
         let seed = Seed::new(nonce, number);
         let length = known_end.unwrap_or_else(|| file_length(found.bytes));
@@ -371,10 +407,18 @@ impl Recovery {
             .or(items.first().map(|item| item.offset))
             .unwrap_or(0);
         let end = known_end.or(items.last().map(Item::end)).unwrap_or(header_bytes).max(header_bytes);
-        let table = found.header.as_ref().map(|(header, _)| header.table.clone()).or(meta.as_ref().map(|meta| meta.table.clone()));
+        let table = found
+            .header
+            .as_ref()
+            .map(|(header, _)| header.table.clone())
+            .or(meta.as_ref().map(|meta| meta.table.clone()));
         let table = table.unwrap_or_else(|| self.table.entries.clone());
         if found.header.is_none() {
-            self.merge_table(&table, number, self.sealed.last().map(|sealed| sealed.number).filter(|last| last + 1 == number));
+            self.merge_table(
+                &table,
+                number,
+                self.sealed.last().map(|sealed| sealed.number).filter(|last| last + 1 == number),
+            );
         }
         let after = next.map(|next| next.table).unwrap_or_default();
         let checked = check_segment(&bytes, seed, (header_bytes, end), (&mut self.table, &self.cursor), &after);
@@ -414,20 +458,30 @@ impl Recovery {
         let recycled = found.header.as_ref().is_none_or(|(header, _)| header.recycled);
         let proven = found.header.as_ref().map_or(0, |(header, _)| header.proven).max(header_bytes.unwrap_or(0));
         let tail = Tail::find(&items, &bytes, (proven, recycled), (&self.table, &self.cursor));
-        let table = found.header.as_ref().map_or_else(|| self.table.entries.clone(), |(header, _)| header.table.clone());
+        let table =
+            found.header.as_ref().map_or_else(|| self.table.entries.clone(), |(header, _)| header.table.clone());
         let kept: Vec<Item> = items.items.iter().take(tail.kept).copied().collect();
         let content = scan::content(&bytes, &kept, &mut self.table, &self.cursor);
         self.gone.extend(&content.gone);
         self.opened.clean = tail.clean;
-        let mut rot: Vec<(u32, u32)> =
-            items.bad.iter().filter(|(start, _)| *start < tail.end && *start >= header_bytes.unwrap_or(0)).map(|&(start, end)| (start, end.min(tail.end))).collect();
+        let mut rot: Vec<(u32, u32)> = items
+            .bad
+            .iter()
+            .filter(|(start, _)| *start < tail.end && *start >= header_bytes.unwrap_or(0))
+            .map(|&(start, end)| (start, end.min(tail.end)))
+            .collect();
         if let Some(short) = tail.proven_missing(&kept, header_bytes.unwrap_or(0)) {
             rot.push(short);
         }
         self.report(number, &bytes, &rot, &content, found.header.is_none(), &tail);
-        let must_rewrite = !rot.is_empty() || found.header.is_none() || tail.end > tail.proven || tail.cut_end > tail.end;
+        let must_rewrite =
+            !rot.is_empty() || found.header.is_none() || tail.end > tail.proven || tail.cut_end > tail.end;
         let made = if must_rewrite {
-            let header = SegmentHeader { nonce, table: table.clone(), ..self.header(number, tail.end, self.sealed.last().map_or(0, |sealed| sealed.end)) };
+            let header = SegmentHeader {
+                nonce,
+                table: table.clone(),
+                ..self.header(number, tail.end, self.sealed.last().map_or(0, |sealed| sealed.end))
+            };
             let content = self.mended(&header, header_bytes, &bytes, tail.end, &rot, seed);
             self.rewrite(number, &content, found, tail.cut_end)?
         } else {
@@ -447,9 +501,19 @@ impl Recovery {
     }
 
     /// Says what was found in the unsealed segment, and keeps the raw bytes.
-    fn report(&mut self, number: u32, bytes: &[u8], rot: &[(u32, u32)], content: &Content, header_is_bad: bool, tail: &Tail) {
+    fn report(
+        &mut self,
+        number: u32,
+        bytes: &[u8],
+        rot: &[(u32, u32)],
+        content: &Content,
+        header_is_bad: bool,
+        tail: &Tail,
+    ) {
         let disk = Arc::clone(&self.disk);
-        let keep = |start: u32, end: u32| quarantine(disk.as_ref(), number, start, bytes.get(start as usize..end as usize).unwrap_or(&[]));
+        let keep = |start: u32, end: u32| {
+            quarantine(disk.as_ref(), number, start, bytes.get(start as usize..end as usize).unwrap_or(&[]))
+        };
         if !rot.is_empty() || header_is_bad || !content.gone.is_empty() {
             let bad_bytes = rot.iter().map(|(start, end)| u64::from(end - start)).sum();
             let damage = self.note("bytes of the last segment are damaged", number, bad_bytes, content.gone.clone());
@@ -469,7 +533,15 @@ impl Recovery {
 
     /// What counts of the unsealed segment, byte for byte and at the same offsets, with holes where bytes are bad. Also says how long the
     /// header is.
-    fn mended(&mut self, header: &SegmentHeader, header_bytes: Option<u32>, bytes: &[u8], end: u32, rot: &[(u32, u32)], seed: Seed) -> (Vec<u8>, u32) {
+    fn mended(
+        &mut self,
+        header: &SegmentHeader,
+        header_bytes: Option<u32>,
+        bytes: &[u8],
+        end: u32,
+        rot: &[(u32, u32)],
+        seed: Seed,
+    ) -> (Vec<u8>, u32) {
         let mut content = match header_bytes {
             Some(length) => mend_header(header.clone(), length),
             None => header.encode(0),
@@ -513,7 +585,9 @@ impl Recovery {
         let last = self.table.entries.last().map(|entry| entry.epoch);
         let cursor = &self.cursor;
         self.table.entries.retain(|entry| {
-            let is_safe = entry.lanes().all(|(lane, head)| head.last <= cursor.place(LaneKey { epoch: entry.epoch, lane }).marks.safe);
+            let is_safe = entry
+                .lanes()
+                .all(|(lane, head)| head.last <= cursor.place(LaneKey { epoch: entry.epoch, lane }).marks.safe);
             Some(entry.epoch) == last || retained.contains(&entry.epoch) || !is_safe
         });
     }
@@ -582,17 +656,29 @@ struct Tail {
 impl Tail {
     /// `proven` is what the segment's header says. Each frame proves what stood before its group; the frames of the last group are kept
     /// as long as they follow each other without a hole.
-    fn find(found: &scan::Items, bytes: &[u8], (proven, recycled): (u32, bool), (table, cursor): (&Table, &Cursor)) -> Self {
+    fn find(
+        found: &scan::Items,
+        bytes: &[u8],
+        (proven, recycled): (u32, bool),
+        (table, cursor): (&Table, &Cursor),
+    ) -> Self {
         let items = &found.items;
-        let proven = items.iter().filter(|item| item.header.kind != Kind::Hole).map(|item| item.header.group).fold(proven, u32::max);
+        let proven = items
+            .iter()
+            .filter(|item| item.header.kind != Kind::Hole)
+            .map(|item| item.header.group)
+            .fold(proven, u32::max);
         let split = items.partition_point(|item| item.offset < proven);
         let mut heads = table.clone();
         scan::content(bytes, &items[..split.min(items.len())], &mut heads, cursor);
-        let mut tail = Self { proven, end: proven, kept: split, cut_end: proven, cut_records: Vec::new(), clean: false };
+        let mut tail =
+            Self { proven, end: proven, kept: split, cut_end: proven, cut_records: Vec::new(), clean: false };
         let mut group_end = proven;
         for item in &items[split..] {
             let follows = item.offset == tail.end
-                || (tail.end == proven && item.header.group == proven && item.offset - proven <= GROUP_HEADER_BYTES_MAX);
+                || (tail.end == proven
+                    && item.header.group == proven
+                    && item.offset - proven <= GROUP_HEADER_BYTES_MAX);
             if !follows || tail.clean || !advance(&mut heads, cursor, item, bytes) {
                 break;
             }

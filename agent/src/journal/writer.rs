@@ -329,7 +329,8 @@ impl Journal {
 
     fn seal_meta(&self) -> Meta {
         let open = &self.open;
-        let mut meta = Meta::new(open.header_bytes, open.end, open.table.clone(), &open.content, open.holes.clone(), &self.table);
+        let mut meta =
+            Meta::new(open.header_bytes, open.end, open.table.clone(), &open.content, open.holes.clone(), &self.table);
         meta.wall_last = open.content.wall_last.unwrap_or(self.wall_last);
         meta
     }

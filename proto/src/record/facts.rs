@@ -8,6 +8,11 @@ use alloc::vec::Vec;
 
 use rust_decimal::Decimal;
 
+use super::json::{self, Node};
+use super::read::Fields;
+use super::stock_movement::StockMovement;
+use super::transaction::fold::Transaction;
+use super::{Envelope, Kind, day_close, schema};
 use crate::time::WallTime;
 
 /// A line of a transaction or movement that changes what lies on the shelf.
@@ -87,8 +92,8 @@ pub struct TransactionFacts {
     pub workstation_id: String,
     /// `YYYY-MM-DD`.
     pub business_day_date: String,
-    /// The till's own number.
-    pub sequence_number: u64,
+    /// The till's own number; `None` where the till identifies its documents by `document_id` alone.
+    pub sequence_number: Option<u64>,
     /// Raised by the till when its counter restarts.
     pub sequence_epoch: u64,
     /// What it tells.
@@ -146,6 +151,8 @@ pub struct DeclaredTotals {
     pub net: Option<i64>,
     /// Σ totals.tax.
     pub tax: Option<i64>,
+    /// By category and rate.
+    pub taxes: Vec<TaxSum>,
     /// By type.
     pub tenders: Vec<TenderSum>,
 }
@@ -176,4 +183,61 @@ pub enum Facts {
     DayClose(DayCloseFacts),
     /// Nothing that stock or totals are folded from.
     None,
+}
+
+/// A stored document that gives no facts, although its kind should. It stays stored; whoever folds it raises `UNREADABLE_RECORD`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FactsError {
+    /// The document is not JSON, or not an object.
+    #[error("The stored document is not a JSON object")]
+    Unreadable,
+    /// A field that its kind needs is missing or not what it should be.
+    #[error("The stored document has no usable field {field}")]
+    Field {
+        /// The field's name.
+        field: &'static str,
+    },
+}
+
+/// The effects of a stored record, from its kind, envelope and document alone.
+///
+/// A record with [`Envelope::conflicts_with`] gives facts too; its reader sees to it that they move neither stock nor totals.
+pub fn facts(kind: Kind, envelope: &Envelope, document: &[u8]) -> Result<Facts, FactsError> {
+    if schema::table_of(kind).is_none() {
+        return Ok(Facts::None);
+    }
+    let root = json::parse(document).map_err(|_| FactsError::Unreadable)?;
+    if !matches!(root, Node::Object(_)) {
+        return Err(FactsError::Unreadable);
+    }
+    read(kind, Fields(&root), envelope, &mut |_| ())
+}
+
+/// A document's typed form, shown to whoever judges it before the facts are drawn from it.
+pub(crate) enum Typed<'t, 'n> {
+    Transaction(&'t Transaction<'n>),
+    Movement(&'t StockMovement<'n>),
+}
+
+/// Reads a document and draws its facts; one way for submitted and stored ones.
+pub(crate) fn read(
+    kind: Kind,
+    fields: Fields<'_>,
+    envelope: &Envelope,
+    judge: &mut dyn FnMut(Typed<'_, '_>),
+) -> Result<Facts, FactsError> {
+    match kind {
+        Kind::TRANSACTION => {
+            let transaction = Transaction::read(fields)?;
+            judge(Typed::Transaction(&transaction));
+            transaction.facts(envelope).map(Facts::Transaction)
+        }
+        Kind::STOCK_MOVEMENT => {
+            let movement = StockMovement::read(fields)?;
+            judge(Typed::Movement(&movement));
+            Ok(Facts::Movement(movement.facts()))
+        }
+        Kind::DAY_CLOSE => day_close::facts(fields).map(Facts::DayClose),
+        _ => Ok(Facts::None),
+    }
 }

@@ -5,19 +5,30 @@ use proptest::prelude::*;
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Append { lanes: u8, bytes: usize },
+    Append {
+        lanes: u8,
+        bytes: usize,
+    },
     Snapshot,
     Close,
     Kill,
     Cut(Cut),
     /// The power fails in the middle of an append: after so many calls that change something.
-    CutWithin { after: u64, cut: Cut },
+    CutWithin {
+        after: u64,
+        cut: Cut,
+    },
     Acknowledge,
     Reclaim,
 }
 
 fn cut() -> impl Strategy<Value = Cut> {
-    prop_oneof![Just(Cut::DropAll), Just(Cut::KeepAll), any::<u64>().prop_map(Cut::Prefix), any::<u64>().prop_map(Cut::Subset)]
+    prop_oneof![
+        Just(Cut::DropAll),
+        Just(Cut::KeepAll),
+        any::<u64>().prop_map(Cut::Prefix),
+        any::<u64>().prop_map(Cut::Subset)
+    ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -108,7 +119,9 @@ fn forget(world: &mut World, floors: &mut Floors) {
         }
     }
     let known: Vec<_> = world.journal().lanes().iter().map(|view| view.epoch).collect();
-    world.acked.retain(|key, _| known.contains(&key.epoch) && floors.get(&key.lane_key()).is_none_or(|floor| key.seq > *floor));
+    world.acked.retain(|key, _| {
+        known.contains(&key.epoch) && floors.get(&key.lane_key()).is_none_or(|floor| key.seq > *floor)
+    });
 }
 
 fn reopen(world: &mut World, floors: &mut Floors) {

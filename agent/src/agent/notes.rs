@@ -1,0 +1,125 @@
+//! What the agent itself has to say: records that no till sent.
+//!
+//! Invariant: a note is bounded, says what happened and names what is affected; what a person must see carries a flag, which
+//! opens an exception here and at the hub. This module only writes documents; the owner appends them.
+
+use std::collections::BTreeMap;
+
+use counterfoil_proto::id::{Digest, Epoch};
+use counterfoil_proto::record::flag::{DOCUMENTS_REFUSED, JOURNAL_DAMAGE, TAIL_CUT};
+use counterfoil_proto::record::{Envelope, Flag, Kind};
+use counterfoil_proto::time::{ClockQuality, WallTime};
+use serde_json::{Value, json};
+
+use crate::env::Env;
+use crate::journal::{Damage, Gone, Parent, TailCut};
+
+/// Ranges or keys that one note lists; more are counted.
+const LISTED_MAX: usize = 1_000;
+
+/// A record of the agent's own, to be appended.
+#[derive(Clone, Debug)]
+pub(super) struct Note {
+    /// What it tells of.
+    pub(super) kind: Kind,
+    /// The document.
+    pub(super) document: Value,
+    /// What it is flagged with.
+    pub(super) flag: Option<&'static str>,
+    /// Whether it begins an epoch, where none has begun. Notes that are not urgent wait for the next till record.
+    pub(super) urgent: bool,
+}
+
+impl Note {
+    /// Its stored form, as far as the document decides it.
+    pub(super) fn into_parts(self) -> (Kind, Envelope, Vec<u8>) {
+        let document = self.document.to_string().into_bytes();
+        let flags = self.flag.map(|code| Flag { code: code.into(), pointer: String::new() });
+        let envelope = Envelope {
+            content_digest: Digest::of(&document),
+            flags: flags.into_iter().collect(),
+            ..Envelope::default()
+        };
+        (self.kind, envelope, document)
+    }
+}
+
+/// The first record of an epoch.
+pub(super) fn epoch_start(epoch: Epoch, parent: Option<&Parent>, env: &Env, clock: ClockQuality) -> Note {
+    let parent = parent.map(|parent| {
+        let lanes = parent.lanes.iter().map(|head| json!({"lane": head.lane, "last": head.last, "chain": head.chain}));
+        json!({"epoch": parent.epoch, "lanes": lanes.collect::<Vec<_>>()})
+    });
+    let document = json!({
+        "epoch": epoch,
+        "parent": parent,
+        "boot_id": env.boot_id(),
+        "software": crate::SOFTWARE,
+        "clock": clock,
+        "started_at": env.wall().to_rfc3339(),
+    });
+    Note { kind: Kind::EPOCH_START, document, flag: None, urgent: true }
+}
+
+/// Bytes after the last synced position that were cut when the journal was opened.
+pub(super) fn tail_cut(cut: &TailCut) -> Note {
+    let records: Vec<Value> = cut.records.iter().take(LISTED_MAX).map(|key| json!(key)).collect();
+    let document = json!({
+        "position": cut.position.to_string(),
+        "bytes": cut.bytes,
+        "quarantined": cut.quarantined,
+        "records": records,
+        "records_count": cut.records.len(),
+    });
+    Note { kind: Kind::TAIL_CUT, document, flag: Some(TAIL_CUT), urgent: true }
+}
+
+/// Synced bytes that are damaged or missing.
+pub(super) fn damage(damage: &Damage) -> Note {
+    let gone: Vec<Value> = damage.gone.iter().take(LISTED_MAX).map(gone_range).collect();
+    let document = json!({
+        "segment": damage.segment,
+        "offset": damage.offset,
+        "bytes": damage.bytes,
+        "what": damage.what,
+        "quarantined": damage.quarantined,
+        "gone": gone,
+        "gone_count": damage.gone.iter().map(|gone| gone.range.count()).sum::<u64>(),
+        "end_unknown": damage.end_unknown,
+    });
+    Note { kind: Kind::JOURNAL_DAMAGE, document, flag: Some(JOURNAL_DAMAGE), urgent: true }
+}
+
+fn gone_range(gone: &Gone) -> Value {
+    json!({
+        "epoch": gone.key.epoch,
+        "lane": gone.key.lane,
+        "first": gone.range.first,
+        "last": gone.range.last,
+        "reason": gone.reason.as_str(),
+    })
+}
+
+/// The wall clock moved against the monotonic clock.
+pub(super) fn clock_step(before: WallTime, after: WallTime, step_ms: i64) -> Note {
+    let document = json!({"expected": before.to_rfc3339(), "found": after.to_rfc3339(), "step_ms": step_ms});
+    Note { kind: Kind::CLOCK_STEP, document, flag: None, urgent: false }
+}
+
+/// The uplink was away.
+pub(super) fn outage(from: WallTime, until: WallTime, duration_ms: u64) -> Note {
+    let document = json!({"from": from.to_rfc3339(), "until": until.to_rfc3339(), "duration_ms": duration_ms});
+    Note { kind: Kind::OUTAGE, document, flag: None, urgent: false }
+}
+
+/// Documents that could not be read or identified, by problem; never a value of them.
+pub(super) fn documents_refused(counts: &BTreeMap<&'static str, u64>) -> Note {
+    let document = json!({"change": "opened", "counts": counts});
+    Note { kind: Kind::EXCEPTION_CHANGE, document, flag: Some(DOCUMENTS_REFUSED), urgent: false }
+}
+
+/// A person dealt with an exception.
+pub(super) fn exception_resolved(exception_id: &str, by: &str, reason: &str) -> Note {
+    let document = json!({"exception_id": exception_id, "change": "resolved", "by": by, "reason": reason});
+    Note { kind: Kind::EXCEPTION_CHANGE, document, flag: None, urgent: true }
+}

@@ -1,0 +1,593 @@
+//! The one thread that owns journal and state: it gathers what waits, appends, syncs once, folds, and answers.
+//!
+//! Invariants: an answer that relies on a record leaves after that record's sync; a failed sync answers nobody and ends the process;
+//! the state is folded from synced records only, in the order of the log. Nothing here knows HTTP or MQTT: what the
+//! hub acknowledged comes in as requests, like everything else.
+
+use std::sync::Arc;
+
+use counterfoil_proto::id::{LaneKey, Seq};
+use counterfoil_proto::message::{Mark, PositionItem};
+use counterfoil_proto::time::{Moment, WallTime};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use super::group::{Group, Stager, StagingError, read_record, receipt};
+use super::notes::{self, Note};
+use super::open::{self, Start};
+use super::report::Reporter;
+use super::{Inbox, Reply, Request};
+use crate::answer::{ExceptionAnswer, Outcome, Progress, ReceiptAnswer, Refused};
+use crate::config::Config;
+use crate::env::Env;
+use crate::error::ExitError;
+use crate::journal::{Disk, IdentityKey, Journal, JournalError, Marks, Position, Reader, Room};
+use crate::state::State;
+use crate::uplink::View;
+use counterfoil_proto::record::Prepared;
+
+/// Requests gathered for one sync. More would let the first of them wait longer than a sync takes.
+const GATHERED_MAX: usize = 256;
+
+/// Bytes of one part of a state snapshot in the journal.
+const SNAPSHOT_PART_BYTES: usize = 256 * 1024;
+
+/// Bytes that the scrub checks per tick of half a second: 16 MiB take about half a minute.
+const SCRUB_BYTES: usize = 256 * 1024;
+
+/// A wall clock that moves against the monotonic one by more than this, in milliseconds, has stepped.
+const CLOCK_STEP_MS: i64 = 2_000;
+
+/// Notes that wait for a record to begin an epoch; more are dropped, oldest first, with a log line.
+const NOTES_MAX: usize = 256;
+
+/// Milliseconds between two exceptions about documents that were refused.
+const REFUSED_NOTE_MS: u64 = 3_600_000;
+
+/// Failed syncs within [`FAILED_SYNC_MS`] after which the agent only drains.
+const FAILED_SYNCS_MAX: usize = 3;
+const FAILED_SYNC_MS: i64 = 3_600_000;
+/// Milliseconds between two probes for a way back.
+const PROBE_MS: u64 = 300_000;
+const FAILED_SYNCS_FILE: &str = "failed-syncs";
+const PROBE_FILE: &str = "probe";
+
+/// What is accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Everything.
+    Accepting,
+    /// Nothing new until the hub has taken over enough.
+    Full,
+    /// Nothing new: the disk failed repeatedly.
+    DrainOnly,
+}
+
+/// Owner of journal and state.
+#[derive(Debug)]
+pub struct Owner {
+    pub(super) env: Env,
+    pub(super) journal: Journal,
+    pub(super) state: State,
+    disk: Arc<dyn Disk>,
+    pub(super) uplink: watch::Receiver<Arc<View>>,
+    notes: Vec<Note>,
+    pub(super) mode: Mode,
+    pub(super) wall_newest: WallTime,
+    checkpoint_ms: u64,
+    checkpoint_at: Moment,
+    probe_at: Moment,
+    clock_base: (WallTime, Moment),
+    refused_noted: (u64, Moment),
+    reporter: Reporter,
+}
+
+impl Owner {
+    /// Opens what is on the disk. `uplink` is where the uplink publishes how it is.
+    pub fn open(config: &Config, env: Env, uplink: watch::Receiver<Arc<View>>) -> Result<Self, ExitError> {
+        Self::open_on(open::disk(config)?, config, env, uplink)
+    }
+
+    /// The same on a disk of the caller's.
+    pub(super) fn open_on(
+        disk: Arc<dyn Disk>,
+        config: &Config,
+        env: Env,
+        uplink: watch::Receiver<Arc<View>>,
+    ) -> Result<Self, ExitError> {
+        let Start { mut journal, opened, state, disk } = open::open(disk, config, &env)?;
+        let mut notes: Vec<Note> = opened.tail_cut.iter().map(notes::tail_cut).collect();
+        let damage = opened.damage.iter().cloned().chain(journal.take_damage());
+        notes.extend(damage.map(|damage| notes::damage(&damage)));
+        let now = env.moment();
+        let mut owner = Self {
+            clock_base: (env.wall(), now),
+            reporter: Reporter::new(config, now, journal.reader()),
+            journal,
+            state,
+            disk,
+            uplink,
+            notes,
+            mode: Mode::Accepting,
+            wall_newest: opened.wall_last.unwrap_or_default(),
+            checkpoint_ms: u64::try_from(config.journal.checkpoint_interval.as_millis()).unwrap_or(u64::MAX),
+            checkpoint_at: now,
+            probe_at: now,
+            refused_noted: (0, now),
+            env,
+        };
+        owner.check_failed_syncs();
+        Ok(owner)
+    }
+
+    /// A reader for the uplink.
+    pub fn reader(&self) -> Reader {
+        self.journal.reader()
+    }
+
+    /// Says what the recovery found, so that the hub hears of it before any till sells, and publishes the first status.
+    pub fn settle(&mut self, inbox: &Inbox) -> Result<(), ExitError> {
+        self.turn(Vec::new())?;
+        self.tick(inbox)
+    }
+
+    /// Serves requests until every handle is dropped, then closes the journal. On an error nobody is answered any more.
+    pub fn run(mut self, mut inbox: Inbox) -> Result<(), ExitError> {
+        while let Some(first) = inbox.requests.blocking_recv() {
+            let mut requests = vec![first];
+            while requests.len() < GATHERED_MAX
+                && let Ok(request) = inbox.requests.try_recv()
+            {
+                requests.push(request);
+            }
+            let ticks = requests.iter().any(|request| matches!(request, Request::Tick));
+            self.turn(requests).inspect_err(|_| self.note_failed_sync())?;
+            if ticks {
+                self.tick(&inbox).inspect_err(|_| self.note_failed_sync())?;
+            }
+        }
+        self.close()
+    }
+
+    pub(super) fn close(mut self) -> Result<(), ExitError> {
+        self.checkpoint();
+        self.journal.close().map_err(|error| ExitError::Disk(Box::new(error)))?;
+        info!("journal closed");
+        Ok(())
+    }
+
+    /// One round of group commit.
+    pub(super) fn turn(&mut self, requests: Vec<Request>) -> Result<(), ExitError> {
+        let mut group = Group::default();
+        let mut later = Vec::new();
+        for request in requests {
+            self.take(request, &mut group, &mut later)?;
+        }
+        self.append_notes(&mut group)?;
+        self.finish(&mut group)?;
+        for question in later {
+            self.answer(question);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, request: Request, group: &mut Group, later: &mut Vec<Question>) -> Result<(), ExitError> {
+        match request {
+            Request::Submit { documents, reply } => return self.submit(&documents, reply, group),
+            Request::ResolveException { id, by, reason, reply } => {
+                if self.state.exception(&id, self.env.wall()).is_some() {
+                    self.note(notes::exception_resolved(&id, &by, &reason));
+                }
+                later.push(Question::Exception { id, reply });
+            }
+            Request::Stock { item_id, reply } => later.push(Question::Stock { item_id, reply }),
+            Request::Receipt { identity, reply } => later.push(Question::Receipt { identity, reply }),
+            Request::Day { business_day_date, reply } => later.push(Question::Day { business_day_date, reply }),
+            Request::Exceptions { all, reply } => later.push(Question::Exceptions { all, reply }),
+            Request::Positions { reply } => later.push(Question::Positions { reply }),
+            Request::Marks { marks } => self.acknowledge(&marks),
+            Request::Damaged { segment } => self.handle_damage(segment)?,
+            Request::Outage { from, until, duration_ms } => self.note(notes::outage(from, until, duration_ms)),
+            Request::Tick => {}
+        }
+        Ok(())
+    }
+
+    fn submit(
+        &mut self,
+        documents: &[Prepared],
+        reply: Reply<Vec<Outcome>>,
+        group: &mut Group,
+    ) -> Result<(), ExitError> {
+        if let Some(refused) = self.refusal()? {
+            reply.send(Err(refused)).unwrap_or_default();
+            return Ok(());
+        }
+        let mut outcomes = Vec::with_capacity(documents.len());
+        for document in documents {
+            match self.stage(group, |stager, group| stager.document(group, document)) {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(StagingError::Journal(JournalError::Full)) => {
+                    self.full(group);
+                    reply.send(Err(Refused::Full)).unwrap_or_default();
+                    return Ok(());
+                }
+                Err(error) => return Err(fatal(error)),
+            }
+        }
+        group.waiting.push((reply, outcomes));
+        Ok(())
+    }
+
+    /// Stages something; where the group is full, commits it and tries once more.
+    fn stage<T>(
+        &mut self,
+        group: &mut Group,
+        what: impl Fn(&mut Stager<'_>, &mut Group) -> Result<T, StagingError>,
+    ) -> Result<T, StagingError> {
+        match what(&mut self.stager(), group) {
+            Err(StagingError::GroupFull) => {
+                self.commit(group)?;
+                what(&mut self.stager(), group)
+            }
+            result => result,
+        }
+    }
+
+    fn stager(&mut self) -> Stager<'_> {
+        let clock = self.env.clock_quality(self.wall_newest);
+        Stager { env: &self.env, journal: &mut self.journal, state: &self.state, clock }
+    }
+
+    /// Writes, syncs and folds what is staged.
+    fn commit(&mut self, group: &mut Group) -> Result<(), StagingError> {
+        if self.journal.has_staged() {
+            self.journal.commit(self.env.wall())?;
+        }
+        for staged in &group.records {
+            self.state.apply(staged.position.0, staged.key, &staged.record, &staged.facts);
+            self.wall_newest = self.wall_newest.max(staged.record.envelope.recorded_at);
+        }
+        group.folded();
+        Ok(())
+    }
+
+    fn finish(&mut self, group: &mut Group) -> Result<(), ExitError> {
+        match self.commit(group) {
+            Ok(()) => {
+                for (_, outcomes) in &group.waiting {
+                    self.reporter.count(outcomes);
+                }
+                group.answer();
+                self.take_damage();
+                Ok(())
+            }
+            Err(StagingError::Journal(JournalError::Full)) => {
+                self.full(group);
+                Ok(())
+            }
+            Err(error) => Err(fatal(error)),
+        }
+    }
+
+    fn full(&mut self, group: &mut Group) {
+        self.journal.unstage();
+        group.refuse(&Refused::Full);
+        self.mode = Mode::Full;
+    }
+
+    fn refusal(&mut self) -> Result<Option<Refused>, ExitError> {
+        if self.mode == Mode::DrainOnly {
+            return Ok(Some(Refused::DrainOnly));
+        }
+        let room = self.journal.room().map_err(fatal)?;
+        self.mode = if room == Room::Full { Mode::Full } else { Mode::Accepting };
+        Ok((room == Room::Full).then_some(Refused::Full))
+    }
+
+    fn note(&mut self, note: Note) {
+        if self.notes.len() >= NOTES_MAX {
+            let dropped = self.notes.remove(0);
+            warn!(kind = ?dropped.kind, "too many notes wait for a record; the oldest is dropped");
+        }
+        self.notes.push(note);
+    }
+
+    /// Notes go into the journal with the next record, or at once where a person or the hub should know.
+    fn append_notes(&mut self, group: &mut Group) -> Result<(), ExitError> {
+        let is_due = self.notes.iter().any(|note| note.urgent) || self.journal.epoch().is_some();
+        if self.notes.is_empty() || !is_due || self.mode == Mode::DrainOnly {
+            return Ok(());
+        }
+        let room = self.journal.room().map_err(fatal)?;
+        for note in std::mem::take(&mut self.notes) {
+            let is_ops = note.kind.lane() == counterfoil_proto::id::Lane::Ops;
+            if is_ops && room != Room::Plenty {
+                continue;
+            }
+            match self.stage(group, |stager, group| stager.note(group, note.clone())) {
+                Ok(_) => {}
+                Err(StagingError::Journal(JournalError::Full)) => {
+                    self.notes.push(note);
+                    self.full(group);
+                    return Ok(());
+                }
+                Err(error) => return Err(fatal(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, marks: &[Mark]) {
+        for mark in marks {
+            self.journal.acknowledge(mark.key, Marks { stored: mark.stored, safe: mark.safe });
+        }
+    }
+
+    fn handle_damage(&mut self, segment: u32) -> Result<(), ExitError> {
+        for damage in self.journal.handle_damage(segment).map_err(fatal)? {
+            warn!(segment, what = damage.what, gone = ?damage.gone, "journal damage");
+            self.note(notes::damage(&damage));
+        }
+        Ok(())
+    }
+
+    fn take_damage(&mut self) {
+        for damage in self.journal.take_damage() {
+            warn!(segment = damage.segment, what = damage.what, gone = ?damage.gone, "journal damage");
+            self.note(notes::damage(&damage));
+        }
+    }
+
+    /// Twice a second: what is due by time.
+    pub(super) fn tick(&mut self, inbox: &Inbox) -> Result<(), ExitError> {
+        let now = self.env.moment();
+        self.watch_clock(now);
+        self.note_refusals(inbox, now);
+        if self.mode == Mode::DrainOnly {
+            self.probe(now);
+        } else if self.refusal()?.is_none() {
+            let scrubbed = self.journal.scrub_step(SCRUB_BYTES).map_err(fatal)?;
+            for damage in scrubbed.damage {
+                warn!(segment = damage.segment, what = damage.what, gone = ?damage.gone, "journal damage found by the scrub");
+                self.note(notes::damage(&damage));
+            }
+        }
+        if self.checkpoint_at <= now {
+            self.checkpoint();
+            self.give_back()?;
+            self.checkpoint_at = now.plus_ms(self.checkpoint_ms);
+        }
+        let status = self.status(now);
+        inbox.status.send_replace(Arc::new(status));
+        Ok(())
+    }
+
+    fn watch_clock(&mut self, now: Moment) {
+        let (wall, moment) = self.clock_base;
+        let expected = WallTime(wall.0.saturating_add(i64::try_from(now.since_ms(moment)).unwrap_or(i64::MAX)));
+        let found = self.env.wall();
+        let step_ms = found.0.saturating_sub(expected.0);
+        if step_ms.abs() > CLOCK_STEP_MS {
+            warn!(step_ms, "the wall clock stepped");
+            self.note(notes::clock_step(expected, found, step_ms));
+        }
+        self.clock_base = (found, now);
+    }
+
+    fn note_refusals(&mut self, inbox: &Inbox, now: Moment) {
+        let counts = inbox.refusals.counts();
+        let total: u64 = counts.values().sum();
+        let (noted, next_at) = self.refused_noted;
+        if total > noted && now >= next_at && self.journal.epoch().is_some() {
+            self.note(notes::documents_refused(&counts));
+            self.refused_noted = (total, now.plus_ms(REFUSED_NOTE_MS));
+        }
+    }
+
+    /// A checkpoint that fails costs a longer replay, nothing else: the journal is not reclaimed past the last good one.
+    fn checkpoint(&mut self) {
+        if self.state.is_dirty() {
+            let witness = open::witness(&self.journal);
+            if let Err(failure) = self.state.checkpoint(self.journal.end().0, witness) {
+                error!(failure = %crate::error::chain(&failure), "checkpoint of the state failed; it will be tried again");
+            }
+        }
+        if let Err(failure) = self.journal.save_cursor() {
+            error!(failure = %crate::error::chain(&failure), "the acknowledged positions could not be written; they will be asked of the hub");
+        }
+    }
+
+    /// Gives segments back that the hub holds for certain. Only marks of a session in which the hub answered count.
+    fn give_back(&mut self) -> Result<(), ExitError> {
+        let Some(mark) = self.state.checkpointed() else { return Ok(()) };
+        if !self.uplink.borrow().status.welcomed {
+            return Ok(());
+        }
+        let now = self.env.wall();
+        if self.journal.wants_snapshot(now, Position(mark.position)) {
+            self.snapshot()?;
+        }
+        let Some(mark) = self.state.checkpointed() else { return Ok(()) };
+        let reclaimed = self.journal.reclaim(now, Position(mark.position)).map_err(fatal)?;
+        if reclaimed.segments > 0 {
+            info!(segments = reclaimed.segments, bytes = reclaimed.bytes, "journal segments given back");
+        }
+        Ok(())
+    }
+
+    fn snapshot(&mut self) -> Result<(), ExitError> {
+        let id = self.env.random_bytes()?;
+        let parts = self.state.snapshot(id, SNAPSHOT_PART_BYTES);
+        let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
+        let mut group = Group::default();
+        for (part, bytes) in (0..count).zip(&parts) {
+            let staged = self.stage(&mut group, |stager, _| {
+                stager.journal.stage_local(part, count, bytes).map_err(StagingError::from)
+            });
+            match staged {
+                Ok(_) => {}
+                Err(StagingError::Journal(JournalError::Full)) => {
+                    warn!("no room for a snapshot of the state; nothing is given back this time");
+                    self.full(&mut group);
+                    return Ok(());
+                }
+                Err(error) => return Err(fatal(error)),
+            }
+        }
+        self.finish(&mut group)?;
+        self.checkpoint();
+        Ok(())
+    }
+
+    fn answer(&mut self, question: Question) {
+        let now = self.env.wall();
+        match question {
+            Question::Stock { item_id, reply } => reply.send(Ok(self.state.stock(&item_id))).unwrap_or_default(),
+            Question::Day { business_day_date, reply } => {
+                reply.send(Ok(self.state.day(&business_day_date))).unwrap_or_default();
+            }
+            Question::Exceptions { all, reply } => reply.send(Ok(self.state.exceptions(all, now))).unwrap_or_default(),
+            Question::Exception { id, reply } => reply.send(Ok(self.state.exception(&id, now))).unwrap_or_default(),
+            Question::Positions { reply } => reply.send(Ok(self.positions())).unwrap_or_default(),
+            Question::Receipt { identity, reply } => {
+                let answer = self.receipt(&identity).map_err(|failure| {
+                    error!(failure = %crate::error::chain(&failure), "a receipt could not be read");
+                    Refused::Unanswered
+                });
+                reply.send(answer).unwrap_or_default();
+            }
+        }
+    }
+
+    fn receipt(&mut self, identity: &str) -> Result<Option<ReceiptAnswer>, StagingError> {
+        use crate::journal::Found;
+        let position = match self.journal.find(IdentityKey::of(identity))? {
+            Found::Nothing => return Ok(None),
+            Found::Pending(position) | Found::Synced(position) => position,
+        };
+        let Some((key, record)) = read_record(&self.journal, position)? else { return Ok(None) };
+        let marks = self.journal.marks(key.lane_key());
+        let sent = self.uplink.borrow().sent.get(&key.lane_key()).copied().unwrap_or(Seq::NONE);
+        let progress = if key.seq <= marks.safe {
+            Progress::Safe
+        } else if key.seq <= marks.stored {
+            Progress::Stored
+        } else if key.seq <= sent {
+            Progress::Sent
+        } else {
+            Progress::Recorded
+        };
+        Ok(Some(ReceiptAnswer {
+            receipt: receipt(key, &record.envelope, true),
+            kind: record.kind.name().unwrap_or("unknown").to_owned(),
+            progress,
+            correlation_id: record.envelope.correlation_id,
+        }))
+    }
+
+    fn positions(&self) -> PositionsSnapshot {
+        let heads = self.journal.lanes().into_iter().flat_map(|view| {
+            let epoch = view.epoch;
+            view.lanes.into_iter().map(move |lane| (LaneKey { epoch, lane: lane.lane }, lane.last))
+        });
+        let items = self.state.stock_all().map(|entry| PositionItem {
+            item_id: entry.item_id.to_owned(),
+            unit: entry.unit.to_owned(),
+            on_hand: entry.on_hand.map(|on_hand| on_hand.normalize().to_string()),
+            delta: entry.delta.normalize().to_string(),
+        });
+        PositionsSnapshot { taken_at: self.env.wall(), heads: heads.collect(), items: items.collect() }
+    }
+
+    pub(super) fn free_bytes(&self) -> u64 {
+        self.disk.free_bytes().unwrap_or(0)
+    }
+
+    fn status(&mut self, now: Moment) -> crate::answer::Status {
+        let mut reporter = std::mem::take(&mut self.reporter);
+        let status = reporter.status(self, now);
+        self.reporter = reporter;
+        status
+    }
+
+    /// The status as it is now.
+    #[cfg(test)]
+    pub(super) fn status_for_test(&mut self, inbox: &Inbox) -> crate::answer::Status {
+        let now = self.env.moment();
+        let status = self.status(now);
+        inbox.status.send_replace(Arc::new(status.clone()));
+        status
+    }
+
+    /// Remembers that a sync failed, for the next start; the disk may not take even that.
+    fn note_failed_sync(&self) {
+        let mut times = self.failed_syncs();
+        times.push(self.env.wall().0.to_string());
+        let kept = times.len().saturating_sub(FAILED_SYNCS_MAX);
+        let text = times.split_off(kept).join("\n");
+        if let Err(failure) = crate::journal::disk::replace(&*self.disk, "", FAILED_SYNCS_FILE, text.as_bytes()) {
+            error!(%failure, "the failure could not be noted");
+        }
+    }
+
+    fn failed_syncs(&self) -> Vec<String> {
+        let bytes = crate::journal::disk::read_whole(&*self.disk, FAILED_SYNCS_FILE, 4096).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).lines().map(ToOwned::to_owned).collect()
+    }
+
+    fn check_failed_syncs(&mut self) {
+        let now = self.env.wall().0;
+        let noted = self.failed_syncs();
+        let recent = noted.iter().filter_map(|text| text.parse::<i64>().ok());
+        let recent = recent.filter(|at| now.saturating_sub(*at).abs() <= FAILED_SYNC_MS).count();
+        if recent >= FAILED_SYNCS_MAX {
+            error!(
+                recent,
+                "the disk failed repeatedly: only delivering what is there, looking for a way back every five minutes"
+            );
+            self.mode = Mode::DrainOnly;
+            self.probe_at = self.env.moment().plus_ms(PROBE_MS);
+        }
+    }
+
+    fn probe(&mut self, now: Moment) {
+        if now < self.probe_at {
+            return;
+        }
+        self.probe_at = now.plus_ms(PROBE_MS);
+        match crate::journal::disk::replace(&*self.disk, "", PROBE_FILE, b"probe") {
+            Ok(()) => {
+                info!("the disk takes writes again: accepting");
+                self.mode = Mode::Accepting;
+            }
+            Err(failure) => error!(%failure, "the disk still fails"),
+        }
+    }
+}
+
+/// A question that is answered after the sync of its round.
+#[derive(Debug)]
+enum Question {
+    Stock { item_id: String, reply: Reply<Option<crate::answer::StockAnswer>> },
+    Receipt { identity: String, reply: Reply<Option<ReceiptAnswer>> },
+    Day { business_day_date: String, reply: Reply<crate::answer::DayAnswer> },
+    Exceptions { all: bool, reply: Reply<Vec<ExceptionAnswer>> },
+    Exception { id: String, reply: Reply<Option<ExceptionAnswer>> },
+    Positions { reply: Reply<PositionsSnapshot> },
+}
+
+/// Stock on hand of everything, for the hub.
+#[derive(Clone, Debug)]
+pub struct PositionsSnapshot {
+    /// When it was taken.
+    pub taken_at: WallTime,
+    /// Up to where records are in it.
+    pub heads: Vec<(LaneKey, Seq)>,
+    /// The items.
+    pub items: Vec<PositionItem>,
+}
+
+fn fatal(error: impl std::error::Error + Send + Sync + 'static) -> ExitError {
+    ExitError::Disk(Box::new(error))
+}

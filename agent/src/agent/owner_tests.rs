@@ -1,0 +1,275 @@
+//! The owner, driven turn by turn in one thread, on a disk in memory that loses power, runs full, fails and rots.
+//!
+//! What is held here: who is answered and when, what a restart changes (nothing that a till can see), and what is refused.
+
+use std::sync::Arc;
+
+use counterfoil_proto::id::{LaneKey, Seq};
+use counterfoil_proto::message::Mark;
+use counterfoil_proto::record::{Kind, Prepared, prepare};
+use tokio::sync::{oneshot, watch};
+
+use super::owner::Owner;
+use super::{Inbox, Request, channel};
+use crate::answer::{Conflict, Outcome, Receipt, Refused, Status};
+use crate::config::Config;
+use crate::env::{Env, Script};
+use crate::journal::disk::memory::{Call, Cut, Failure, MemoryDisk};
+use crate::uplink::View;
+
+type Answer = oneshot::Receiver<Result<Vec<Outcome>, Refused>>;
+
+/// A box with a disk, which can be started again and again.
+struct World {
+    disk: MemoryDisk,
+    directory: tempfile::TempDir,
+    config: Config,
+    env: Env,
+    script: Script,
+    view: watch::Sender<Arc<View>>,
+    inbox: Inbox,
+}
+
+impl World {
+    fn new(more: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("agent.toml");
+        let text = format!(
+            "store_id = \"0042\"\nagent_id = \"box1\"\ndata_dir = \"data\"\n[mqtt]\nurl = \"mqtt://127.0.0.1:1\"\n{more}"
+        );
+        std::fs::write(&file, text).unwrap();
+        std::fs::create_dir(directory.path().join("data")).unwrap();
+        let config = Config::load_with(&file, []).unwrap();
+        let (env, script) = Env::scripted(7);
+        let (view, _) = watch::channel(Arc::new(View::default()));
+        let (_, inbox) = channel(8, Status::default());
+        Self { disk: MemoryDisk::new(), directory, config, env, script, view, inbox }
+    }
+
+    fn start(&self) -> Owner {
+        let disk = Arc::new(self.disk.clone());
+        let mut owner = Owner::open_on(disk, &self.config, self.env.clone(), self.view.subscribe()).unwrap();
+        owner.settle(&self.inbox).unwrap();
+        owner
+    }
+
+    /// Lets the owner's timers come due.
+    fn pass_time(&self, owner: &mut Owner) {
+        self.script.advance_ms(10_000);
+        owner.tick(&self.inbox).unwrap();
+    }
+
+    fn forget_state(&self) {
+        std::fs::remove_dir_all(self.directory.path().join("data/state")).unwrap();
+    }
+
+    fn sale(&self, number: u64, amount: &str) -> Prepared {
+        let document = format!(
+            r#"{{"workstation_id":"3","business_day_date":"2026-11-23","sequence_number":{number},"type":"sale",
+            "end_date_time":"2026-11-23T10:15:40+01:00","currency_code":"EUR",
+            "line_items":[{{"line":1,"kind":"sale","item_id":"mug","quantity":"1","actual_unit_price":"{amount}","extended_amount":"{amount}"}}],
+            "tenders":[{{"line":1,"type":"cash","amount":"{amount}"}}],"totals":{{"gross":"{amount}"}}}}"#
+        );
+        prepare(Kind::TRANSACTION, document.as_bytes(), None, &self.config.context()).unwrap()
+    }
+}
+
+fn submit(documents: Vec<Prepared>) -> (Request, Answer) {
+    let (reply, answer) = oneshot::channel();
+    (Request::Submit { documents, reply }, answer)
+}
+
+fn post(owner: &mut Owner, document: Prepared) -> Outcome {
+    let (request, mut answer) = submit(vec![document]);
+    owner.turn(vec![request]).unwrap();
+    answer.try_recv().unwrap().unwrap().remove(0)
+}
+
+fn receipt(outcome: &Outcome) -> &Receipt {
+    let (Outcome::Recorded(receipt) | Outcome::Duplicate(receipt)) = outcome else { panic!("{outcome:?}") };
+    receipt
+}
+
+fn conflict(outcome: Outcome) -> Conflict {
+    let Outcome::Conflict(conflict) = outcome else { panic!("{outcome:?}") };
+    conflict
+}
+
+/// Everything that a till or a person can ask for, as text.
+fn answers(owner: &mut Owner, sales: u64) -> String {
+    let mut text = String::new();
+    let mut ask = |make: &dyn Fn() -> (Request, Box<dyn FnMut() -> String>)| {
+        let (request, mut answer) = make();
+        owner.turn(vec![request]).unwrap();
+        text.push_str(&answer());
+        text.push('\n');
+    };
+    macro_rules! question {
+        ($variant:ident { $($field:ident: $value:expr),* }) => {
+            ask(&|| {
+                let (reply, mut answer) = oneshot::channel();
+                let request = Request::$variant { $($field: $value,)* reply };
+                (request, Box::new(move || format!("{:?}", answer.try_recv().unwrap())))
+            });
+        };
+    }
+    question!(Stock { item_id: "mug".into() });
+    question!(Day { business_day_date: "2026-11-23".into() });
+    question!(Exceptions { all: true });
+    for number in 1..=sales {
+        question!(Receipt { identity: format!("t/3/2026-11-23/{number}/0") });
+    }
+    text
+}
+
+#[test]
+fn the_same_sale_at_once_is_one_record_and_both_wait_for_its_sync() {
+    let world = World::new("");
+    let mut owner = world.start();
+    let (one, mut first) = submit(vec![world.sale(1, "8.98")]);
+    let (two, mut second) = submit(vec![world.sale(1, "8.98")]);
+    let before = world.disk.syncs();
+    owner.turn(vec![one, two]).unwrap();
+    assert_eq!(world.disk.syncs(), before + 1, "two tills share one sync");
+    let first = first.try_recv().unwrap().unwrap().remove(0);
+    let second = second.try_recv().unwrap().unwrap().remove(0);
+    assert!(matches!((&first, &second), (Outcome::Recorded(_), Outcome::Duplicate(_))));
+    assert_eq!(Receipt { duplicate: true, ..receipt(&first).clone() }, *receipt(&second));
+
+    // A sync that fails answers neither: nobody may be told what is not on the disk.
+    let (one, mut first) = submit(vec![world.sale(2, "8.98")]);
+    let (two, mut second) = submit(vec![world.sale(2, "8.98")]);
+    let (three, mut known) = submit(vec![world.sale(1, "8.98")]);
+    let failure =
+        Failure { call: Call::Sync, after: 0, for_ever: true, kind: std::io::ErrorKind::Other, short_bytes: 0 };
+    world.disk.fail(Some(failure));
+    assert!(owner.turn(vec![one, two, three]).is_err());
+    for answer in [&mut first, &mut second, &mut known] {
+        assert!(answer.try_recv().is_err(), "answered without a sync");
+    }
+}
+
+#[test]
+fn other_content_is_kept_once_however_often_it_comes() {
+    let world = World::new("");
+    let mut owner = world.start();
+    let first = post(&mut owner, world.sale(1, "8.98"));
+    let one = conflict(post(&mut owner, world.sale(1, "9.98")));
+    assert_eq!(one.existing, Receipt { duplicate: true, ..receipt(&first).clone() });
+    let head = one.kept.seq;
+    let again = conflict(post(&mut owner, world.sale(1, "9.98")));
+    assert_eq!((again.kept.seq, &again.exception_id), (head, &one.exception_id));
+    let third = conflict(post(&mut owner, world.sale(1, "7.98")));
+    assert_eq!(third.kept.seq, head + 1);
+    drop(owner);
+    world.disk.power_cut(Cut::DropAll);
+    let mut owner = world.start();
+    let after = conflict(post(&mut owner, world.sale(1, "9.98")));
+    assert_eq!((after.kept.seq, after.existing), (head, one.existing));
+    assert!(matches!(post(&mut owner, world.sale(1, "8.98")), Outcome::Duplicate(_)));
+    assert!(answers(&mut owner, 1).contains("\"8.98\""), "the first one counts");
+}
+
+#[test]
+fn a_restart_changes_no_answer_whatever_it_finds_of_the_state() {
+    let world = World::new("");
+    let mut owner = world.start();
+    let mut sales = 0;
+    for round in 0..9_u64 {
+        for _ in 0..20 {
+            sales += 1;
+            post(&mut owner, world.sale(sales, "8.98"));
+        }
+        conflict(post(&mut owner, world.sale(sales, "1.00")));
+        if round % 2 == 0 {
+            world.pass_time(&mut owner);
+        }
+        let before = answers(&mut owner, sales);
+        match round % 3 {
+            0 => owner.close().unwrap(),
+            1 => drop(owner),
+            _ => {
+                drop(owner);
+                world.disk.power_cut(Cut::Subset(round));
+            }
+        }
+        if round % 4 == 1 {
+            world.forget_state();
+        }
+        owner = world.start();
+        assert_eq!(answers(&mut owner, sales), before, "round {round}");
+    }
+}
+
+#[test]
+fn a_reclaim_and_a_lost_state_change_no_total_and_no_stock() {
+    let world = World::new("[journal]\nsegment_bytes = \"4MiB\"\nretain = \"0s\"\n");
+    let mut owner = world.start();
+    let mut sales = 0;
+    while owner.status_for_test(&world.inbox).disk.segments < 4 {
+        let documents = (0..500).map(|_| {
+            sales += 1;
+            world.sale(sales, "8.98")
+        });
+        let (request, mut answer) = submit(documents.collect());
+        owner.turn(vec![request]).unwrap();
+        answer.try_recv().unwrap().unwrap();
+    }
+    let epoch = owner.status_for_test(&world.inbox).epoch.unwrap().parse().unwrap();
+    let key = LaneKey { epoch, lane: Kind::TRANSACTION.lane() };
+    let head = Seq(sales + 1);
+
+    // Without an answer of the hub in this session nothing is given back, whatever is known from before.
+    let marks = vec![Mark { key, stored: head, safe: head, ranges: vec![] }];
+    owner.turn(vec![Request::Marks { marks }]).unwrap();
+    world.pass_time(&mut owner);
+    assert!(owner.status_for_test(&world.inbox).disk.segments >= 4);
+    let mut view = View::default();
+    view.status.welcomed = true;
+    world.view.send_replace(Arc::new(view));
+    world.pass_time(&mut owner);
+    assert!(owner.status_for_test(&world.inbox).disk.segments <= 2, "safe segments are given back");
+
+    let before = answers(&mut owner, 3);
+    assert!(before.contains(&format!("transactions: {sales}")));
+    owner.close().unwrap();
+    world.forget_state();
+    let mut owner = world.start();
+    assert_eq!(answers(&mut owner, 3), before);
+}
+
+#[test]
+fn a_full_disk_refuses_and_says_so_and_accepts_again_by_itself() {
+    let world = World::new("[journal]\nsegment_bytes = \"4MiB\"\nretain = \"0s\"\n");
+    let mut owner = world.start();
+    post(&mut owner, world.sale(1, "8.98"));
+    world.disk.set_capacity(Some(world.disk.used_bytes()));
+    let (request, mut answer) = submit(vec![world.sale(2, "8.98")]);
+    owner.turn(vec![request]).unwrap();
+    assert_eq!(answer.try_recv().unwrap(), Err(Refused::Full));
+    assert_eq!(owner.status_for_test(&world.inbox).mode, "full");
+    world.disk.set_capacity(None);
+    world.pass_time(&mut owner);
+    let outcome = post(&mut owner, world.sale(2, "8.98"));
+    assert_eq!(receipt(&outcome).seq, 3, "a refused document took no number");
+}
+
+#[test]
+fn damage_is_named_and_what_it_took_is_recorded_anew() {
+    let world = World::new("");
+    let mut owner = world.start();
+    for number in 1..=5 {
+        post(&mut owner, world.sale(number, "8.98"));
+    }
+    drop(owner);
+    let name = world.disk.files().into_iter().map(|file| file.name).find(|name| name.ends_with(".seg")).unwrap();
+    let bytes = world.disk.content(&name).unwrap();
+    let needle = b"\"sequence_number\":3";
+    let at = bytes.windows(needle.len()).position(|window| window == needle).unwrap();
+    assert!(world.disk.flip(&name, at, 0x10));
+    let mut owner = world.start();
+    let text = answers(&mut owner, 5);
+    assert!(text.contains("JOURNAL_DAMAGE"), "{text}");
+    assert!(matches!(post(&mut owner, world.sale(3, "8.98")), Outcome::Recorded(_)), "what is lost is recorded anew");
+    assert!(matches!(post(&mut owner, world.sale(4, "8.98")), Outcome::Duplicate(_)));
+}

@@ -1,0 +1,189 @@
+//! Every key of the configuration: form, unit, range, default, and why the default is what it is. The one place for that.
+//!
+//! Invariant: a key that is not here is refused, a default that is not here does not exist, and `config/agent.toml` shows each
+//! key with this very default (a test compares). This module deliberately does not know what the keys are used for.
+
+use counterfoil_config::key::Form::{Bytes, Choice, Count, Duration, Flag, Path, Text, Texts};
+use counterfoil_config::key::Presence::{Default, Optional, Required};
+use counterfoil_config::key::{DAY, GIB, Key, MIB, MINUTE, SECOND, key};
+use counterfoil_config::written::Schema;
+
+/// The agent's configuration, for reading it.
+pub const SCHEMA: Schema = Schema { program: "agent", sample: "config/agent.toml", keys: KEYS, renamed: RENAMED };
+
+/// Keys that were renamed: the old name and the new one. An old name is refused with the new one in the message.
+pub const RENAMED: &[(&str, &str)] = &[];
+
+/// All keys, in the order in which the sample and `check-config` show them.
+pub const KEYS: &[Key] = &[
+    key("store_id", Text, Required, "The site; a GLN where there is one. 1 to 32 letters, digits, '_' or '-'"),
+    key("agent_id", Text, Required, "This box, unique in the store. 1 to 31 letters, digits, '_' or '-'"),
+    key("data_dir", Path, Required, "Where journal and state live; on a disk that keeps what it synced"),
+    key("store.time_zone", Text, Default("UTC"), "IANA name; where times without a zone resolve"),
+    key(
+        "store.day_cutover",
+        Text,
+        Default("04:00"),
+        "Local time until which a sale without a business day belongs to the day before; most stores are closed then",
+    ),
+    key(
+        "store.mask_13_digits",
+        Flag,
+        Default("false"),
+        "Also take 13-digit numbers for card numbers; off, because one random EAN in ten would match",
+    ),
+    key(
+        "ingress.listen",
+        Text,
+        Default("127.0.0.1:7360"),
+        "Address and port for the tills; loopback, because another address needs ingress.tokens_file",
+    ),
+    key(
+        "ingress.unix_socket",
+        Path,
+        Optional,
+        "A Unix socket for tills on this box; file permissions (0660) and tokens, where configured, guard it",
+    ),
+    key(
+        "ingress.tokens_file",
+        Path,
+        Optional,
+        "One `name token` per line, tokens of at least 16 characters; every call but /healthz and /readyz then needs `Authorization: Bearer`",
+    ),
+    key(
+        "ingress.allowed_hosts",
+        Texts,
+        Default(""),
+        "Host names that tills call this box by, beside loopback names and the address it listens on; keeps web pages from reaching it (DNS rebinding)",
+    ),
+    key(
+        "ingress.connections_max",
+        Count { unit: "connections", min: 16, max: 8_192 },
+        Default("256"),
+        "A till needs one or two; when reached, the longest idle or slowest one makes room, else 503. 32 KiB each at most",
+    ),
+    key(
+        "ingress.body_bytes_max",
+        Bytes { min: MIB, max: 4 * MIB },
+        Default("4MiB"),
+        "Of one request; more is refused with 413. The contract names 4 MiB, one document may have 1 MiB",
+    ),
+    key(
+        "ingress.bodies_bytes_max",
+        Bytes { min: 4 * MIB, max: GIB },
+        Default("16MiB"),
+        "Of all requests at work together, so that memory stays flat; when reached, 503 with Retry-After",
+    ),
+    key(
+        "ingress.header_timeout",
+        Duration { min_ms: 100, max_ms: MINUTE },
+        Default("10s"),
+        "From the first byte of a request to the end of its headers; then the connection is closed. Slow Wi-Fi needs under a second",
+    ),
+    key(
+        "ingress.body_timeout",
+        Duration { min_ms: 100, max_ms: 5 * MINUTE },
+        Default("30s"),
+        "For a whole body, at least 1 KiB every 5 s; then 503 and the connection is closed. 4 MiB fit at 140 KB/s",
+    ),
+    key(
+        "ingress.idle_timeout",
+        Duration { min_ms: SECOND, max_ms: DAY },
+        Default("2min"),
+        "Of a connection without a request; longer than the pause between two customers",
+    ),
+    key(
+        "ingress.drain_timeout",
+        Duration { min_ms: 0, max_ms: MINUTE },
+        Default("5s"),
+        "For requests at work when the agent is stopped; a sync takes well under a second",
+    ),
+    key(
+        "ingress.queue_max",
+        Count { unit: "requests", min: 1, max: 65_536 },
+        Default("1024"),
+        "Requests that wait for the writer; when reached, 503 with Retry-After. Some seconds' worth on a slow card",
+    ),
+    key(
+        "mqtt.url",
+        Text,
+        Required,
+        "mqtts://host:8883 with TLS, or mqtt://host:1883 without, for a broker on this box",
+    ),
+    key("mqtt.ca_file", Path, Optional, "PEM certificates that the broker's is checked against; mqtts needs it"),
+    key(
+        "mqtt.cert_file",
+        Path,
+        Optional,
+        "PEM certificate of this agent, common name `{store_id}.{agent_id}`; read anew at each connection",
+    ),
+    key("mqtt.key_file", Path, Optional, "PEM key to it; read anew at each connection"),
+    key("mqtt.username", Text, Optional, "For brokers without client certificates"),
+    key("mqtt.password_file", Path, Optional, "A file that holds the password and nothing else"),
+    key(
+        "mqtt.topic_prefix",
+        Text,
+        Default("counterfoil/v1"),
+        "What every topic begins with; the hub's must be the same",
+    ),
+    key(
+        "mqtt.keep_alive",
+        Duration { min_ms: 5 * SECOND, max_ms: 20 * MINUTE },
+        Default("30s"),
+        "Whole seconds; how soon a dead line is noticed, against a few bytes of traffic each time",
+    ),
+    key(
+        "mqtt.connect_timeout",
+        Duration { min_ms: SECOND, max_ms: 5 * MINUTE },
+        Default("15s"),
+        "For TCP, TLS and ConnAck together; enough for a satellite line",
+    ),
+    key(
+        "mqtt.backoff_max",
+        Duration { min_ms: SECOND, max_ms: 60 * MINUTE },
+        Default("1min"),
+        "The longest pause between two attempts, before jitter; bounds how long after an outage the first record takes",
+    ),
+    key(
+        "journal.segment_bytes",
+        Bytes { min: 4 * MIB, max: 256 * MIB },
+        Default("16MiB"),
+        "One journal file; the unit of reclaim, and of what an opening has to check",
+    ),
+    key(
+        "journal.bytes_max",
+        Bytes { min: 64 * MIB, max: 1024 * GIB },
+        Default("4GiB"),
+        "The journal with all it needs beside; about ten million sales",
+    ),
+    key(
+        "journal.retain",
+        Duration { min_ms: 0, max_ms: 366 * DAY },
+        Default("7d"),
+        "How long records stay after the hub has them safe: what a restored hub can ask for again, and how far back duplicates are known here",
+    ),
+    key(
+        "journal.high_water_percent",
+        Count { unit: "percent of journal.bytes_max", min: 50, max: 99 },
+        Default("95"),
+        "New records get 507 above it; the rest is for draining, checkpoints and reclaim",
+    ),
+    key(
+        "journal.free_bytes_min",
+        Bytes { min: 16 * MIB, max: 1024 * GIB },
+        Default("128MiB"),
+        "Of the file system; below it new records get 507, so that others on this box are not starved",
+    ),
+    key(
+        "journal.checkpoint_interval",
+        Duration { min_ms: 100, max_ms: 60 * MINUTE },
+        Default("5s"),
+        "Between two checkpoints of the state; bounds the replay at a start, against writes to the card",
+    ),
+    key(
+        "log.level",
+        Choice(&["error", "warn", "info", "debug", "trace"]),
+        Default("info"),
+        "What goes to stderr; documents never do",
+    ),
+];

@@ -1,0 +1,386 @@
+//! Every call of the API: method, path, what it does, and each answer it can give. The router and the `OpenAPI` document are both
+//! made of this table, so that neither claims what the other does not do.
+//!
+//! Invariant: a call that is not in [`ROUTES`] does not exist, and a status that a call can give stands beside it.
+
+use std::sync::{Arc, OnceLock};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{MatchedPath, RawPathParams, Request, State};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, on};
+use counterfoil_proto::record::{Context, Kind};
+
+use super::admit::{Caller, Gate};
+use super::body::{BodyBounds, discard_unasked};
+use super::metrics::Counters;
+use super::reply::{self, Slug, problems};
+use super::{Peer, openapi, query, submit};
+use crate::agent::AgentHandle;
+use crate::config::IngressConfig;
+
+/// What a call does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Takes documents of a kind.
+    Submit(Kind),
+    /// Judges documents and records nothing.
+    Validate,
+    /// Stock of an item.
+    Stock,
+    /// A receipt by the four parts of a transaction.
+    Receipt,
+    /// A receipt by `document_id`.
+    ReceiptOfDocument,
+    /// Totals of a day.
+    Day,
+    /// Exceptions.
+    Exceptions,
+    /// Resolves one.
+    Resolve,
+    /// Everything about the agent.
+    Status,
+    /// Liveness.
+    Healthz,
+    /// Readiness.
+    Readyz,
+    /// Prometheus text.
+    Metrics,
+    /// This API.
+    OpenApi,
+}
+
+/// What the body of an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// A receipt.
+    Receipt,
+    /// The first receipt of a single document that was sent before, or the results of many.
+    ReceiptOrMany,
+    /// What validation found, of one document or of many.
+    Validation,
+    /// Stock of an item.
+    Stock,
+    /// A receipt and how far it got.
+    ReceiptProgress,
+    /// Totals of a day.
+    Day,
+    /// A list of exceptions.
+    Exceptions,
+    /// One exception.
+    Exception,
+    /// The status.
+    Status,
+    /// Whether it is alive or ready.
+    Health,
+    /// Text that is not JSON.
+    Text,
+    /// A JSON document of its own.
+    Json,
+    /// RFC 9457.
+    Problem,
+}
+
+/// One call.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    /// GET (and HEAD) or POST.
+    pub post: bool,
+    /// With parameters in braces.
+    pub path: &'static str,
+    /// What it does.
+    pub call: Call,
+    /// For people.
+    pub summary: &'static str,
+    /// Parameters of the query: name, whether needed, what it says.
+    pub parameters: &'static [(&'static str, bool, &'static str)],
+    /// Answers of its own.
+    pub answers: &'static [(u16, Shape, &'static str)],
+}
+
+impl Route {
+    /// Whether host and token are asked for.
+    pub fn is_guarded(&self) -> bool {
+        !matches!(self.call, Call::Healthz | Call::Readyz)
+    }
+}
+
+/// Answers of every call that is guarded, and of every call (503).
+pub const GUARDED_ANSWERS: &[(u16, Shape, &str)] = &[
+    (401, Shape::Problem, "A token is needed, or is not known"),
+    (403, Shape::Problem, "The Host header names a host that is not allowed"),
+    (
+        503,
+        Shape::Problem,
+        "Nothing was appended: too much is waiting, or the agent is stopping; honour Retry-After and send the same again",
+    ),
+];
+
+const fn submit(path: &'static str, kind: Kind, summary: &'static str) -> Route {
+    const ANSWERS: &[(u16, Shape, &str)] = &[
+        (201, Shape::Receipt, "One document, on the disk and synced"),
+        (
+            200,
+            Shape::ReceiptOrMany,
+            "One document that was recorded before (the first receipt), or the results of many",
+        ),
+        (400, Shape::Problem, "The body or the document cannot be read"),
+        (
+            409,
+            Shape::Problem,
+            "The same identity was recorded with other content; this one is kept beside it, do not send it again",
+        ),
+        (413, Shape::Problem, "The body, the document or their number is too large"),
+        (415, Shape::Problem, "Neither application/json nor application/x-ndjson, or compressed"),
+        (422, Shape::Problem, "The document lacks an identity or has a wrong type; every fault is listed"),
+        (500, Shape::Problem, "A fault of the agent; nothing was appended"),
+        (507, Shape::Problem, "The journal is full, nothing was appended; honour Retry-After and send the same again"),
+    ];
+    Route { post: true, path, call: Call::Submit(kind), summary, parameters: &[], answers: ANSWERS }
+}
+
+const fn get(
+    path: &'static str,
+    call: Call,
+    summary: &'static str,
+    parameters: &'static [(&'static str, bool, &'static str)],
+    answers: &'static [(u16, Shape, &'static str)],
+) -> Route {
+    Route { post: false, path, call, summary, parameters, answers }
+}
+
+/// All calls.
+pub const ROUTES: &[Route] = &[
+    submit("/v1/transactions", Kind::TRANSACTION, "Record sales, returns, exchanges, voids and no-sales"),
+    submit(
+        "/v1/stock-movements",
+        Kind::STOCK_MOVEMENT,
+        "Record receipts, transfers, adjustments, losses and counts of stock",
+    ),
+    submit("/v1/day-closes", Kind::DAY_CLOSE, "Record the close of a business day with its declared totals"),
+    Route {
+        post: true,
+        path: "/v1/validate",
+        call: Call::Validate,
+        summary: "List every fault and flag of documents; records nothing",
+        parameters: &[("kind", false, "transaction (default), stock_movement or day_close")],
+        answers: &[
+            (200, Shape::Validation, "What would become of the document, or of each of many"),
+            (400, Shape::Problem, "The request cannot be understood"),
+            (413, Shape::Problem, "The body or the number of documents is too large"),
+            (415, Shape::Problem, "Neither application/json nor application/x-ndjson, or compressed"),
+            (500, Shape::Problem, "A fault of the agent"),
+        ],
+    },
+    get(
+        "/v1/stock/{item_id}",
+        Call::Stock,
+        "Stock of an item",
+        &[],
+        &[
+            (200, Shape::Stock, "On hand, reserved, available, and as of where"),
+            (404, Shape::Problem, "No record names that item"),
+        ],
+    ),
+    get(
+        "/v1/receipts/{workstation_id}/{business_day_date}/{sequence_number}",
+        Call::Receipt,
+        "The receipt of a transaction, and how far it got",
+        &[("sequence_epoch", false, "For tills whose counter restarts; 0 by default")],
+        &[
+            (200, Shape::ReceiptProgress, "The receipt"),
+            (400, Shape::Problem, "A number or a date is not one"),
+            (404, Shape::Problem, "That transaction is not known here"),
+        ],
+    ),
+    get(
+        "/v1/receipts",
+        Call::ReceiptOfDocument,
+        "The receipt of a document, and how far it got",
+        &[("document_id", true, "As in the document")],
+        &[
+            (200, Shape::ReceiptProgress, "The receipt"),
+            (400, Shape::Problem, "document_id is missing"),
+            (404, Shape::Problem, "That document is not known here"),
+        ],
+    ),
+    get(
+        "/v1/days/{business_day_date}",
+        Call::Day,
+        "Running control totals of a business day",
+        &[],
+        &[
+            (200, Shape::Day, "Per currency and till, with what was declared; empty where nothing was recorded"),
+            (400, Shape::Problem, "Not a date"),
+        ],
+    ),
+    get(
+        "/v1/exceptions",
+        Call::Exceptions,
+        "What needs a person",
+        &[("all", false, "true: also those that were resolved")],
+        &[(200, Shape::Exceptions, "The exceptions"), (400, Shape::Problem, "Not true or false")],
+    ),
+    Route {
+        post: true,
+        path: "/v1/exceptions/{id}/resolve",
+        call: Call::Resolve,
+        summary: "Resolve an exception: who and why",
+        parameters: &[],
+        answers: &[
+            (200, Shape::Exception, "The exception as it now is; journaled"),
+            (400, Shape::Problem, "The body cannot be read"),
+            (404, Shape::Problem, "That exception is not known here"),
+            (413, Shape::Problem, "The body is too large"),
+            (415, Shape::Problem, "Not application/json"),
+            (422, Shape::Problem, "`by` or `reason` is missing, empty or too long"),
+            (
+                507,
+                Shape::Problem,
+                "The journal is full, nothing was appended; honour Retry-After and send the same again",
+            ),
+        ],
+    },
+    get("/v1/status", Call::Status, "Everything about the agent", &[], &[(200, Shape::Status, "The status")]),
+    get(
+        "/healthz",
+        Call::Healthz,
+        "Whether the agent lives",
+        &[],
+        &[(200, Shape::Health, "It lives"), (503, Shape::Problem, "It does not; start it again")],
+    ),
+    get(
+        "/readyz",
+        Call::Readyz,
+        "Whether the agent accepts documents",
+        &[],
+        &[(200, Shape::Health, "It does"), (503, Shape::Problem, "It does not")],
+    ),
+    get(
+        "/metrics",
+        Call::Metrics,
+        "Counters and gauges for Prometheus",
+        &[],
+        &[(200, Shape::Text, "Text format 0.0.4")],
+    ),
+    get("/openapi.json", Call::OpenApi, "This description", &[], &[(200, Shape::Json, "OpenAPI 3.1")]),
+];
+
+/// What calls need.
+#[derive(Debug)]
+pub struct Api {
+    /// Who answers.
+    pub agent: AgentHandle,
+    /// What documents are judged by.
+    pub context: Arc<Context>,
+    /// Bounds of bodies.
+    pub bodies: BodyBounds,
+    /// What was answered.
+    pub counters: Arc<Counters>,
+    gate: Gate,
+    openapi: OnceLock<Bytes>,
+}
+
+impl Api {
+    /// What calls need, out of the configuration.
+    pub fn new(config: &IngressConfig, context: Context, agent: AgentHandle, counters: Arc<Counters>) -> Self {
+        Self {
+            agent,
+            context: Arc::new(context),
+            bodies: BodyBounds::new(config.body_bytes_max, config.bodies_bytes_max, config.body_timeout),
+            counters,
+            gate: Gate::new(config.tokens.clone(), &config.allowed_hosts),
+            openapi: OnceLock::new(),
+        }
+    }
+}
+
+/// A request whose head was taken apart.
+#[derive(Debug)]
+pub struct Asked {
+    /// For the query.
+    pub uri: Uri,
+    /// For content type and key.
+    pub headers: HeaderMap,
+    /// Parameters of the path, decoded, in order.
+    pub path: Vec<String>,
+    /// Not yet read.
+    pub body: Body,
+    /// Its connection.
+    pub peer: Peer,
+}
+
+/// All calls, with the gate before them.
+pub fn router(api: Api) -> Router {
+    let api = Arc::new(api);
+    let routes = ROUTES.iter().fold(Router::new(), |router, route| {
+        let call = route.call;
+        let method = if route.post { MethodFilter::POST } else { MethodFilter::GET };
+        router.route(route.path, on(method, move |api, params, request| answer(call, api, params, request)))
+    });
+    routes
+        .method_not_allowed_fallback(|request: Request| async {
+            discard_unasked(&HeaderMap::new(), request.into_body()).await;
+            problems::METHOD_NOT_ALLOWED.detail("See /openapi.json for what it takes").into_response()
+        })
+        .fallback(|request: Request| async {
+            discard_unasked(&HeaderMap::new(), request.into_body()).await;
+            problems::NOT_FOUND.detail("See /openapi.json for what there is").into_response()
+        })
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), gate))
+        .with_state(api)
+}
+
+async fn answer(call: Call, State(api): State<Arc<Api>>, params: RawPathParams, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let Some(peer) = parts.extensions.get::<Peer>().cloned() else {
+        return problems::FAULT_OF_OURS.detail("The request lost its connection").into_response();
+    };
+    let path = params.iter().map(|(_, value)| value.to_owned()).collect();
+    let asked = Asked { uri: parts.uri, headers: parts.headers, path, body, peer };
+    let answered = match call {
+        Call::Submit(kind) => submit::submit(&api, kind, asked).await,
+        Call::Validate => submit::validate(&api, asked).await,
+        Call::Stock => query::stock(&api, asked).await,
+        Call::Receipt => query::receipt(&api, asked).await,
+        Call::ReceiptOfDocument => query::receipt_of_document(&api, asked).await,
+        Call::Day => query::day(&api, asked).await,
+        Call::Exceptions => query::exceptions(&api, asked).await,
+        Call::Resolve => query::resolve(&api, asked).await,
+        Call::Status => Ok(reply::json(StatusCode::OK, &*api.agent.status())),
+        Call::Healthz => query::healthz(&api),
+        Call::Readyz => query::readyz(&api),
+        Call::Metrics => Ok(query::metrics(&api)),
+        Call::OpenApi => {
+            let bytes = api.openapi.get_or_init(|| Bytes::from(openapi::document().to_string()));
+            Ok(reply::bytes_of(StatusCode::OK, "application/json", bytes.clone()))
+        }
+    };
+    answered.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// Host and token before anything else, and the count of what was answered after it.
+async fn gate(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>();
+    let index = path.and_then(|path| ROUTES.iter().position(|route| route.path == path.as_str()));
+    let guarded = index.and_then(|index| ROUTES.get(index)).is_none_or(Route::is_guarded);
+    let local = request.extensions().get::<Peer>().and_then(|peer| peer.local);
+    let admitted = if guarded { api.gate.admit(request.uri(), request.headers(), local) } else { Ok(Caller::Local) };
+    let (caller, response) = match admitted {
+        Ok(caller) => (Some(caller), next.run(request).await),
+        Err(problem) => {
+            let (parts, body) = request.into_parts();
+            discard_unasked(&parts.headers, body).await;
+            (None, problem.into_response())
+        }
+    };
+    let status = response.status().as_u16();
+    api.counters.answered(index, status);
+    let problem = response.extensions().get::<Slug>().map(|slug| slug.0);
+    let route = index.and_then(|index| ROUTES.get(index)).map_or("none", |route| route.path);
+    tracing::debug!(route, status, problem, ?caller, "answered");
+    response
+}

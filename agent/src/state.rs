@@ -1,0 +1,347 @@
+//! What the agent knows beyond the journal: stock on hand, day totals and closes, exceptions, how far the lanes go.
+//!
+//! The state is a fold over the journal: [`State::apply`] takes each synced record in order, and what it makes of it depends on the
+//! record alone. What was judged when a document came in ([`State::judge`]) stands in the record's flags; replay reads it there.
+//!
+//! ```text
+//! journal frame -> apply -> tables in memory -> answers
+//!                             |-> checkpoint: dirty rows, mark (position, chain) -> store beside the journal
+//!                             '-> snapshot: all rows, in parts                   -> frames in the journal
+//! start: open the store, else restore the journal's newest snapshot, else nothing; then apply what the journal has beyond it
+//! ```
+//!
+//! Invariants: losing the store loses no record and changes no answer; a record is folded once, however often it is applied;
+//! every table is bounded ([`limits`]). Deliberately unknown here: threads, the clock, files of the journal, identities of
+//! documents (the journal keeps their index), and sled outside `state::store`.
+
+mod answers;
+mod date;
+mod days;
+mod directory;
+mod dirty;
+mod exceptions;
+mod fingerprint;
+mod heads;
+pub mod limits;
+mod rows;
+mod snapshot;
+mod stock;
+mod store;
+mod word;
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use counterfoil_proto::id::RecordKey;
+use counterfoil_proto::record::facts::Facts;
+use counterfoil_proto::record::flag::{LATE_AFTER_CLOSE, UNKNOWN_KIND, UNREADABLE_RECORD};
+use counterfoil_proto::record::{self, Flag, Kind, Prepared, Record};
+use counterfoil_proto::time::WallTime;
+use serde::Deserialize;
+
+pub use answers::StockEntry;
+pub use exceptions::exception_id;
+pub use rows::{Counters, RowError};
+pub use snapshot::{PartHeader, RestoreError, read_part};
+pub use store::{CheckpointError, Mark, SyncDoor};
+
+use dirty::Dirty;
+use exceptions::{ExceptionId, Origin};
+use rows::{RowKey, Tables};
+use store::{Found, Store};
+
+/// The fold, its store, and what the store does not have yet.
+#[derive(Debug)]
+pub struct State {
+    tables: Tables,
+    dirty: Dirty,
+    /// `None` where the state is held in memory only.
+    store: Option<Store>,
+    /// What the store has for certain: the last checkpoint of this run, or the one that was opened.
+    checkpointed: Option<Mark>,
+}
+
+/// What opening found.
+#[derive(Debug)]
+pub struct Opened {
+    /// The state as of `mark`; empty without one.
+    pub state: State,
+    /// What the state reflects. Without it, restore the journal's newest snapshot, then replay.
+    pub mark: Option<Mark>,
+    /// What was not usable.
+    pub damaged: Option<Damaged>,
+}
+
+/// A store that was not used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    /// Why.
+    pub reason: String,
+    /// Where it is kept; `None` where it could not be moved (the next checkpoint then replaces it).
+    pub quarantined: Option<PathBuf>,
+}
+
+/// The closes of a group of documents that are appended together: what the state will know of the earlier ones when the later
+/// ones are judged.
+#[derive(Clone, Debug, Default)]
+pub struct Group {
+    /// Day and till; without till where the whole store closed.
+    closes: BTreeSet<(String, Option<String>)>,
+}
+
+impl Group {
+    /// Takes note of a document that is appended, neither as a duplicate nor as a conflict.
+    pub fn note(&mut self, prepared: &Prepared) {
+        if let Facts::DayClose(close) = &prepared.facts {
+            self.closes.insert((close.business_day_date.clone(), close.workstation_id.clone()));
+        }
+    }
+
+    fn is_closed(&self, business_day_date: &str, workstation_id: Option<&str>) -> bool {
+        self.closes
+            .iter()
+            .any(|(day, till)| day == business_day_date && (till.is_none() || till.as_deref() == workstation_id))
+    }
+}
+
+/// Of the documents that have no facts of their own, the fields that the state needs.
+#[derive(Deserialize)]
+struct TillOnly<'a> {
+    #[serde(borrow)]
+    workstation_id: Option<Cow<'a, str>>,
+}
+
+/// The document of an `exception_change`.
+#[derive(Deserialize)]
+struct ExceptionChange<'a> {
+    #[serde(borrow)]
+    exception_id: Cow<'a, str>,
+    #[serde(borrow)]
+    change: Cow<'a, str>,
+    #[serde(borrow)]
+    by: Cow<'a, str>,
+    #[serde(borrow)]
+    reason: Cow<'a, str>,
+}
+
+impl State {
+    /// Opens the store in `dir`. What cannot be used goes to `quarantine_dir`; opening itself never fails, for the journal can rebuild all.
+    pub fn open(dir: &Path, quarantine_dir: &Path) -> Opened {
+        Self::open_with(dir, quarantine_dir, SyncDoor::default())
+    }
+
+    /// The same, with every sync through `sync`.
+    pub fn open_with(dir: &Path, quarantine_dir: &Path, sync: SyncDoor) -> Opened {
+        let (store, found) = Store::open(dir, quarantine_dir, sync);
+        let (tables, mark, damaged) = match found {
+            Found::State(tables, mark) => (*tables, Some(mark), None),
+            Found::Nothing => (Tables::default(), None, None),
+            Found::Damaged(error, quarantined) => {
+                let reason = error.to_string();
+                (Tables::default(), None, Some(Damaged { reason, quarantined }))
+            }
+        };
+        let dirty = if mark.is_some() { Dirty::none() } else { Dirty::All };
+        Opened { state: Self { tables, dirty, store: Some(store), checkpointed: mark }, mark, damaged }
+    }
+
+    /// An empty state without a store.
+    pub fn in_memory() -> Self {
+        Self { tables: Tables::default(), dirty: Dirty::All, store: None, checkpointed: None }
+    }
+
+    /// Forgets what was opened, because it does not agree with the journal, and moves the store to `quarantine_dir`; then restore a
+    /// snapshot, and replay. Returns where the store is kept.
+    pub fn reject(&mut self, quarantine_dir: &Path) -> Option<PathBuf> {
+        self.tables = Tables::default();
+        self.dirty = Dirty::All;
+        self.checkpointed = None;
+        self.store.as_mut().and_then(|store| store.quarantine(quarantine_dir))
+    }
+
+    /// Folds a synced record in. A record that is folded already changes nothing.
+    pub fn apply(&mut self, position: u64, key: RecordKey, record: &Record, facts: &Facts) {
+        if !self.tables.heads.advance(key) {
+            return;
+        }
+        self.begin(position);
+        let Self { tables, dirty, .. } = self;
+        let envelope = &record.envelope;
+        let at = envelope.recorded_at;
+        let origin = Origin {
+            key,
+            identity: envelope.identity.as_deref(),
+            correlation_id: envelope.correlation_id.as_deref(),
+            at,
+        };
+        for flag in &envelope.flags {
+            tables.exceptions.open(&flag.code, &flag.pointer, origin, dirty);
+        }
+        let conflict = envelope.conflicts_with.is_some();
+        if conflict {
+            tables.counters.conflicts = tables.counters.conflicts.saturating_add(1);
+        }
+        let mut found = Vec::new();
+        match facts {
+            Facts::Transaction(transaction) => {
+                tables.days.transaction(transaction, conflict, dirty, &mut found);
+                for change in transaction.stock.iter().filter(|_| !conflict) {
+                    tables.stock.change(change, at, dirty, &mut found);
+                }
+            }
+            Facts::Movement(movement) if !conflict => {
+                for change in &movement.changes {
+                    tables.stock.change(change, at, dirty, &mut found);
+                }
+                for count in &movement.counts {
+                    tables.stock.count(count, at, dirty, &mut found);
+                }
+            }
+            Facts::DayClose(close) if !conflict => tables.days.close(close, at, dirty, &mut found),
+            Facts::Movement(_) | Facts::DayClose(_) | Facts::None => {}
+        }
+        for code in found {
+            tables.exceptions.count(code, origin, dirty);
+        }
+        if record.kind == Kind::EXCEPTION_CHANGE {
+            self.change_exception(&record.document);
+        } else if record.kind.name().is_none() {
+            self.count_unreadable(UNKNOWN_KIND, origin);
+        }
+    }
+
+    /// Folds a synced record in, from its stored bytes: as [`Self::apply`], also where this software cannot read them.
+    pub fn apply_stored(&mut self, position: u64, key: RecordKey, stored: &[u8]) {
+        let origin = |at| Origin { key, identity: None, correlation_id: None, at };
+        match Record::decode(stored) {
+            Ok(record) => match record::facts(record.kind, &record.envelope, &record.document) {
+                Ok(facts) => self.apply(position, key, &record, &facts),
+                Err(_) if self.is_folded(key) => {}
+                Err(_) => {
+                    self.apply(position, key, &record, &Facts::None);
+                    self.count_unreadable(UNREADABLE_RECORD, origin(record.envelope.recorded_at));
+                }
+            },
+            Err(_) if self.tables.heads.advance(key) => {
+                self.begin(position);
+                self.count_unreadable(UNREADABLE_RECORD, origin(WallTime::default()));
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// What the state has to say about a document before it is appended: that its business day is closed, at its till or in the store.
+    pub fn judge(&self, prepared: &Prepared, group: &Group) -> Vec<Flag> {
+        let tender_control: Option<TillOnly<'_>>;
+        let (day, till) = match &prepared.facts {
+            Facts::Transaction(facts) => (Some(facts.business_day_date.as_str()), Some(facts.workstation_id.as_str())),
+            Facts::None if prepared.kind == Kind::TENDER_CONTROL => {
+                tender_control = serde_json::from_slice(&prepared.document).ok();
+                let till = tender_control.as_ref().and_then(|document| document.workstation_id.as_deref());
+                (prepared.envelope.business_day_date.as_deref(), till)
+            }
+            Facts::Movement(_) | Facts::DayClose(_) | Facts::None => (None, None),
+        };
+        let Some(day) = day else { return Vec::new() };
+        if self.tables.days.is_closed(day, till) || group.is_closed(day, till) {
+            vec![Flag { code: Cow::Borrowed(LATE_AFTER_CLOSE), pointer: "/business_day_date".to_owned() }]
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Writes what changed, with the journal's position and chain that it reflects. Blocks for a sync. On an error nothing is
+    /// lost: the rows stay dirty, and the next checkpoint writes all of them into fresh files.
+    pub fn checkpoint(&mut self, position: u64, witness: [u8; 32]) -> Result<(), CheckpointError> {
+        let mark = Mark { position, witness };
+        if self.checkpointed == Some(mark) && self.dirty.is_clean() {
+            return Ok(());
+        }
+        let store = self.store.as_mut().ok_or(CheckpointError::InMemory)?;
+        let tables = &self.tables;
+        let written = match &self.dirty {
+            Dirty::Rows(keys) if !store.needs_all() => {
+                let changes =
+                    keys.iter().map(|key| (key.clone(), RowKey::parse(key).and_then(|row| tables.value(&row))));
+                store.write(changes, mark)
+            }
+            Dirty::Rows(_) | Dirty::All => store.write_all(tables.rows(), mark),
+        };
+        match written {
+            Ok(()) => {
+                self.dirty = Dirty::none();
+                self.checkpointed = Some(mark);
+                Ok(())
+            }
+            Err(error) => {
+                self.dirty = Dirty::All;
+                Err(error)
+            }
+        }
+    }
+
+    /// What the store has for certain. The journal is never reclaimed past it, unless a snapshot in the journal covers it.
+    pub fn checkpointed(&self) -> Option<Mark> {
+        self.checkpointed
+    }
+
+    /// Whether a checkpoint would write anything.
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_clean()
+    }
+
+    /// Position of the last record that was folded.
+    pub fn applied(&self) -> Option<u64> {
+        self.tables.applied
+    }
+
+    /// What was counted since the journal began.
+    pub fn counters(&self) -> Counters {
+        self.tables.counters
+    }
+
+    /// All rows in parts of at most `part_bytes_max` bytes (and at least [`limits::SNAPSHOT_PART_BYTES_MIN`]).
+    pub fn snapshot(&self, snapshot_id: [u8; 16], part_bytes_max: usize) -> Vec<Vec<u8>> {
+        snapshot::parts_of(&self.tables, snapshot_id, part_bytes_max)
+    }
+
+    /// Takes on what a snapshot holds, its parts in any order; on an error the state is as before. The next checkpoint writes all of it.
+    /// Replay goes on after the position that is returned (`None`: from the journal's beginning).
+    pub fn restore(&mut self, parts: &[impl AsRef<[u8]>]) -> Result<Option<u64>, RestoreError> {
+        self.tables = snapshot::tables_of(parts)?;
+        self.dirty = Dirty::All;
+        self.checkpointed = None;
+        Ok(self.tables.applied)
+    }
+
+    fn is_folded(&self, key: RecordKey) -> bool {
+        self.lane_heads().any(|(lane, seq)| lane == key.lane_key() && key.seq <= seq)
+    }
+
+    fn begin(&mut self, position: u64) {
+        self.tables.applied = Some(position);
+        self.tables.counters.records = self.tables.counters.records.saturating_add(1);
+        self.dirty.mark(&RowKey::Meta);
+    }
+
+    fn count_unreadable(&mut self, code: &str, origin: Origin<'_>) {
+        self.tables.counters.unreadable = self.tables.counters.unreadable.saturating_add(1);
+        self.tables.exceptions.count(code, origin, &mut self.dirty);
+    }
+
+    fn change_exception(&mut self, document: &[u8]) {
+        let change =
+            serde_json::from_slice::<ExceptionChange<'_>>(document).ok().filter(|change| change.change == "resolved");
+        let resolved = change.is_some_and(|change| {
+            ExceptionId::parse(&change.exception_id)
+                .is_some_and(|id| self.tables.exceptions.resolve(id, &change.by, &change.reason, &mut self.dirty))
+        });
+        if !resolved {
+            self.tables.counters.changes_ignored = self.tables.counters.changes_ignored.saturating_add(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! Starting the parts in order, and stopping them in order.
+//!
+//! Invariants: no till is answered before the journal is recovered; a stop refuses new requests, answers those at work, says goodbye to
+//! the broker, and closes the journal last. A part that ends on its own ends the process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{error, info};
+
+use crate::agent::{self, AgentHandle, Owner};
+use crate::answer::Status;
+use crate::config::Config;
+use crate::env::Env;
+use crate::error::ExitError;
+use crate::ingress::Ingress;
+use crate::uplink::{Uplink, View};
+
+/// How often the owner looks at what is due by time.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Runs the agent until a signal stops it or a part fails.
+pub async fn run(config: Config) -> Result<(), ExitError> {
+    let env = Env::of_this_box()?;
+    let (view, view_out) = watch::channel(Arc::new(View::default()));
+    let opening = (config.clone(), env.clone());
+    let opened = tokio::task::spawn_blocking(move || Owner::open(&opening.0, opening.1, view_out)).await;
+    let mut owner = opened.map_err(|_| ExitError::Ended { what: "the recovery of the journal" })??;
+    let reader = owner.reader();
+    let (handle, inbox) = agent::channel(config.ingress.queue_max, Status::default());
+    owner.settle(&inbox)?;
+    let (ended, owner_ended) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
+        let result = owner.run(inbox);
+        ended.send(result).unwrap_or_default();
+    });
+    thread.map_err(|error| ExitError::Disk(Box::new(error)))?;
+    let (stop, stopping) = watch::channel(false);
+    let ticker = tokio::spawn(tick(handle.clone()));
+    let uplink = Uplink::new(config.clone(), env.clone(), handle.clone(), reader, view);
+    let uplink = tokio::spawn(uplink.run(stopping));
+    let ingress = Ingress::bind(&config.ingress, config.context(), handle.clone()).await?;
+    if let Ok(address) = ingress.local_addr() {
+        info!(%address, "ready for the tills");
+    }
+    let mut owner_ended = owner_ended;
+    tokio::select! {
+        () = ingress.serve(signalled()) => {}
+        // Nobody is answered any more: the tills' connections break, and they send the same again after the restart.
+        result = &mut owner_ended => return result.unwrap_or(Err(ExitError::Ended { what: "the journal's thread" })),
+    }
+    stop.send_replace(true);
+    if uplink.await.is_err() {
+        error!("the uplink ended unexpectedly");
+    }
+    ticker.abort();
+    drop(handle);
+    owner_ended.await.unwrap_or(Err(ExitError::Ended { what: "the journal's thread" }))
+}
+
+async fn tick(handle: AgentHandle) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while handle.tick().is_ok() {
+        interval.tick().await;
+    }
+}
+
+/// Ends at the first SIGTERM or SIGINT.
+async fn signalled() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        error!("signals cannot be received; stop the process with SIGKILL, nothing is lost by it");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    info!("stopping");
+}
+
+/// The log goes to stderr, control characters escaped; payloads never reach it. ring is the only crypto provider.
+pub fn set_up(log_level: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_new(format!("{log_level},sled=warn,rumqttc=warn"))
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    if logging.try_init().is_err() {
+        tracing::debug!("a log is set up already");
+    }
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        tracing::debug!("a crypto provider is set up already");
+    }
+}

@@ -1,0 +1,394 @@
+//! The way up: one session after another with the hub, over whatever connection there is.
+//!
+//! Invariants: the journal and the hub's word are all that a session starts from; nothing that MQTT or an earlier session
+//! remember is trusted. Memory is flat whatever the backlog: at most one batch is read at a time, and the window bounds what is in
+//! flight. What to send and when is [`counterfoil_proto::sync::sender`]'s to decide; this module carries it out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use counterfoil_proto::codec;
+use counterfoil_proto::id::{LaneKey, RecordKey, Seq, SeqRange, SessionId};
+use counterfoil_proto::limits::{BATCH_BYTES_TARGET, POSITIONS_ITEMS_MAX};
+use counterfoil_proto::message::{Down, EpochHeads, Gone, GoneReason, Hello, LaneHead, Parent, Positions, Presence};
+use counterfoil_proto::sync::sender::{Command, Sender};
+use counterfoil_proto::time::{ClockQuality, Moment, WallTime};
+use counterfoil_proto::topic::{Topics, Up};
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use crate::agent::{AgentHandle, PositionsSnapshot};
+use crate::answer::UplinkStatus;
+use crate::config::Config;
+use crate::env::{Env, EnvError};
+use crate::journal::{self, EpochView, Read, ReadError, Reader};
+
+pub mod backoff;
+pub mod mqtt;
+
+use mqtt::{Connection, Event, LinkError, Will};
+
+/// zstd's level: 3 reaches an eighth on receipts at about 250 MB/s of one core.
+const ZSTD_LEVEL: i32 = 3;
+
+/// An absence of the hub, in milliseconds, that is worth a record.
+const OUTAGE_MS_MIN: u64 = 60_000;
+
+/// How the uplink is, for status, receipts and reclaim.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// For `GET /v1/status`.
+    pub status: UplinkStatus,
+    /// The last number sent per lane, in this session.
+    pub sent: BTreeMap<LaneKey, Seq>,
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Journal(#[from] ReadError),
+    #[error(transparent)]
+    Codec(#[from] codec::CodecError),
+    #[error(transparent)]
+    Env(#[from] EnvError),
+    #[error("The agent is stopping")]
+    Stopping,
+}
+
+/// The uplink, driven by [`Uplink::run`].
+#[derive(Debug)]
+pub struct Uplink {
+    env: Env,
+    config: Config,
+    agent: AgentHandle,
+    packer: Option<Packer>,
+    news: Reader,
+    view: watch::Sender<Arc<View>>,
+    status: UplinkStatus,
+    topics: Topics,
+    /// Sessions in a row in which the hub said nothing.
+    silent_sessions: u32,
+    /// Sessions in a row that sent batches of which none was committed.
+    fruitless_sessions: u32,
+    heard: Option<(WallTime, Moment)>,
+}
+
+impl Uplink {
+    /// An uplink that reads with `reader`, asks and tells `agent`, and publishes how it is on `view`.
+    pub fn new(config: Config, env: Env, agent: AgentHandle, reader: Reader, view: watch::Sender<Arc<View>>) -> Self {
+        let topics = Topics::new(&config.mqtt.topic_prefix, &config.source);
+        Self {
+            env,
+            agent,
+            news: reader.clone(),
+            packer: Packer::new(reader),
+            view,
+            status: UplinkStatus::default(),
+            topics,
+            silent_sessions: 0,
+            fruitless_sessions: 0,
+            heard: None,
+            config,
+        }
+    }
+
+    /// Session after session, until `stop` turns true.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        while !*stop.borrow() {
+            let end = self.session(&mut stop).await;
+            self.status.connected = false;
+            self.status.welcomed = false;
+            let Err(reason) = end else { continue };
+            if matches!(reason, End::Stopping) {
+                break;
+            }
+            let text = crate::error::chain(&reason);
+            self.silent_sessions = self.silent_sessions.saturating_add(1);
+            self.status.attempts = u64::from(self.silent_sessions);
+            self.status.last_error = Some(text.clone());
+            self.publish_view(None);
+            let draw = self.env.random_bytes().map_or(0, u64::from_le_bytes);
+            let wait_ms_max = u64::try_from(self.config.mqtt.backoff_max.as_millis()).unwrap_or(u64::MAX);
+            let wait_ms = backoff::wait_ms(self.silent_sessions, wait_ms_max, draw);
+            info!(reason = %text, wait_ms, "uplink down");
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
+                _ = stop.changed() => {}
+            }
+        }
+        self.publish_view(None);
+    }
+
+    async fn session(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), End> {
+        let session = SessionId(self.env.random_bytes()?);
+        let will = Will { topic: self.topics.up(Up::State), payload: self.presence("offline", session) };
+        let client_id = self.config.source.to_string();
+        let mut connection = Connection::open(&self.config.mqtt, &client_id, self.topics.down_ack(), will)?;
+        tokio::select! {
+            event = connection.events.recv() => match event {
+                Some(Event::Ready) => {}
+                Some(Event::Lost(error)) => return Err(error.into()),
+                Some(Event::Message(_)) | None => return Err(LinkError::Subscription.into()),
+            },
+            _ = stop.changed() => return Err(End::Stopping),
+        }
+        self.status.connected = true;
+        self.status.connections = self.status.connections.saturating_add(1);
+        info!(%session, "connected to the broker");
+        connection.publish(&self.topics.up(Up::State), self.presence("online", session), true).await?;
+        let seed = u64::from_le_bytes(self.env.random_bytes()?);
+        let mut sender =
+            Sender::new(session, crate::SOFTWARE.to_owned(), seed, self.fruitless_sessions, self.env.moment());
+        sender.handle_heads(heads(self.news.lanes()), self.env.moment());
+        let before = self.status.clone();
+        let end = self.converse(&mut sender, &mut connection, &before, stop).await;
+        self.count(&sender, &before);
+        if matches!(end, Err(End::Stopping)) {
+            let offline = self.presence("offline", session);
+            if connection.publish(&self.topics.up(Up::State), offline, true).await.is_ok() {
+                connection.close().await;
+            }
+        }
+        end
+    }
+
+    async fn converse(
+        &mut self,
+        sender: &mut Sender,
+        connection: &mut Connection,
+        before: &UplinkStatus,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<(), End> {
+        loop {
+            while let Some(command) = sender.next_command(self.env.moment()) {
+                self.carry_out(sender, connection, command).await?;
+                while let Ok(event) = connection.events.try_recv() {
+                    self.take(sender, event).await?;
+                }
+            }
+            self.count(sender, before);
+            self.publish_view(Some(sender));
+            let wait_ms = sender.poll_timeout().since_ms(self.env.moment());
+            tokio::select! {
+                event = connection.events.recv() => match event {
+                    Some(event) => self.take(sender, event).await?,
+                    None => return Err(LinkError::Line("the connection ended".to_owned()).into()),
+                },
+                changed = self.news.changed() => {
+                    changed.map_err(|_| End::Stopping)?;
+                    sender.handle_heads(heads(self.news.lanes()), self.env.moment());
+                }
+                () = tokio::time::sleep(Duration::from_millis(wait_ms)) => sender.handle_timeout(self.env.moment()),
+                _ = stop.changed() => return Err(End::Stopping),
+            }
+        }
+    }
+
+    async fn take(&mut self, sender: &mut Sender, event: Event) -> Result<(), End> {
+        match event {
+            Event::Ready => Ok(()),
+            Event::Lost(error) => Err(error.into()),
+            Event::Message(bytes) => {
+                match codec::decode::<Down>(&bytes) {
+                    Ok(down) => {
+                        debug!(?down, "heard");
+                        sender.handle_down(down, self.env.moment());
+                        self.heard_something(sender.is_welcomed()).await;
+                    }
+                    Err(error) => warn!(%error, bytes = bytes.len(), "a message of the hub was not understood"),
+                }
+                if let Some(marks) = sender.take_marks() {
+                    let progressed = marks.iter().any(|mark| mark.stored > Seq::NONE);
+                    self.fruitless_sessions = if progressed { 0 } else { self.fruitless_sessions };
+                    self.agent.marks(marks).await;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn heard_something(&mut self, welcomed: bool) {
+        let (wall, now) = (self.env.wall(), self.env.moment());
+        if welcomed && !self.status.welcomed {
+            info!("the hub answered");
+            if let Some((from, since)) = self.heard.filter(|(_, since)| now.since_ms(*since) >= OUTAGE_MS_MIN) {
+                self.agent.outage(from, wall, now.since_ms(since)).await;
+            }
+        }
+        self.status.welcomed = welcomed;
+        self.heard = Some((wall, now));
+        self.silent_sessions = 0;
+        self.status.attempts = 0;
+        self.status.last_word_at = Some(wall.to_rfc3339());
+    }
+
+    async fn carry_out(&mut self, sender: &mut Sender, connection: &Connection, command: Command) -> Result<(), End> {
+        match command {
+            Command::Hello(pages) => {
+                for hello in pages {
+                    let hello = Hello { wall_time: self.env.wall(), clock: ClockQuality::default(), ..hello };
+                    connection.publish(&self.topics.up(Up::Hello), codec::encode(&hello)?, false).await?;
+                }
+            }
+            Command::Positions => self.send_positions(sender.session(), connection).await?,
+            Command::Send { first, records_max, plain } => {
+                self.send(sender, connection, first, records_max, plain).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(
+        &mut self,
+        sender: &mut Sender,
+        connection: &Connection,
+        first: RecordKey,
+        records_max: usize,
+        plain: bool,
+    ) -> Result<(), End> {
+        let session = sender.session();
+        let packed = match self.packer.take() {
+            Some(mut packer) => {
+                // Reading may wait for the disk, and compressing takes a while: not on the runtime's threads.
+                let task = tokio::task::spawn_blocking(move || {
+                    let packed = packer.pack(session, first, records_max, plain);
+                    (packer, packed)
+                });
+                let Ok((packer, packed)) = task.await else { return Err(End::Stopping) };
+                self.packer = Some(packer);
+                packed?
+            }
+            None => return Err(End::Stopping),
+        };
+        let key = first.lane_key();
+        match packed {
+            Packed::Batch { range, bytes } => {
+                let count = bytes.len();
+                connection.publish(&self.topics.up(Up::Batch(first.lane)), bytes, false).await?;
+                sender.handle_sent(key, range, count, self.env.moment());
+            }
+            Packed::Damaged { segment } => {
+                self.agent.damaged(segment).await;
+                sender.handle_unreadable(key, self.env.moment());
+            }
+            Packed::Nothing => {
+                sender.handle_unreadable(key, self.env.moment());
+                sender.handle_heads(heads(self.news.lanes()), self.env.moment());
+            }
+        }
+        Ok(())
+    }
+
+    async fn send_positions(&mut self, session: SessionId, connection: &Connection) -> Result<(), End> {
+        let Ok(snapshot) = self.agent.positions().await else { return Ok(()) };
+        let PositionsSnapshot { taken_at, heads, items } = snapshot;
+        let chunks: Vec<_> = items.chunks(POSITIONS_ITEMS_MAX).collect();
+        let parts = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
+        for (part, items) in (0..parts).zip(chunks) {
+            let heads = heads.clone();
+            let positions = Positions { session, round: 1, part, parts, taken_at, heads, items: items.to_vec() };
+            connection.publish(&self.topics.up(Up::Positions), codec::encode(&positions)?, false).await?;
+        }
+        Ok(())
+    }
+
+    fn presence(&self, state: &str, session: SessionId) -> Vec<u8> {
+        let live = self.news.lanes().into_iter().find(|view| view.live);
+        let presence = Presence {
+            state: state.to_owned(),
+            session,
+            epoch: live.map(|view| view.epoch),
+            software: crate::SOFTWARE.to_owned(),
+        };
+        serde_json::to_vec(&presence).unwrap_or_default()
+    }
+
+    fn count(&mut self, sender: &Sender, before: &UplinkStatus) {
+        let counters = sender.counters();
+        self.status.batches_sent = before.batches_sent.saturating_add(counters.sent);
+        self.status.batches_resent = before.batches_resent.saturating_add(counters.resent);
+        self.status.bytes_sent = before.bytes_sent.saturating_add(counters.bytes);
+    }
+
+    fn publish_view(&self, sender: Option<&Sender>) {
+        let sent = sender.map(|sender| {
+            let keys = self.news.lanes().into_iter().flat_map(|view| {
+                let epoch = view.epoch;
+                view.lanes.into_iter().map(move |lane| LaneKey { epoch, lane: lane.lane })
+            });
+            keys.map(|key| (key, sender.sent(key))).collect()
+        });
+        self.view.send_replace(Arc::new(View { status: self.status.clone(), sent: sent.unwrap_or_default() }));
+    }
+}
+
+/// Reads records and makes batches of them, on a thread that may block.
+struct Packer {
+    reader: Reader,
+    compressor: zstd::bulk::Compressor<'static>,
+}
+
+impl std::fmt::Debug for Packer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Packer").field("reader", &self.reader).finish_non_exhaustive()
+    }
+}
+
+enum Packed {
+    Batch { range: SeqRange, bytes: Vec<u8> },
+    Damaged { segment: u32 },
+    Nothing,
+}
+
+impl Packer {
+    fn new(reader: Reader) -> Option<Self> {
+        let compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL).ok()?;
+        Some(Self { reader, compressor })
+    }
+
+    fn pack(&mut self, session: SessionId, first: RecordKey, records_max: usize, plain: bool) -> Result<Packed, End> {
+        match self.reader.read(first.lane_key(), first.seq, records_max, BATCH_BYTES_TARGET)? {
+            Read::Records { first: seq, stored } if seq == first.seq => {
+                let count = u64::try_from(stored.len()).unwrap_or(u64::MAX);
+                let range = SeqRange { first: seq, last: seq.plus(count).previous() };
+                let bytes = codec::encode_batch(session, first, &stored, |bytes| {
+                    if plain { None } else { self.compressor.compress(bytes).ok() }
+                })?;
+                Ok(Packed::Batch { range, bytes })
+            }
+            Read::Damaged { segment } => Ok(Packed::Damaged { segment }),
+            Read::Records { .. } | Read::Gone(_) | Read::NotYet | Read::Reclaimed { .. } => Ok(Packed::Nothing),
+        }
+    }
+}
+
+/// The journal's view of its epochs, as a hello says it.
+fn heads(epochs: Vec<EpochView>) -> Vec<EpochHeads> {
+    let head = |lane: journal::LaneView| LaneHead {
+        lane: lane.lane,
+        first: lane.first,
+        chain_before: lane.before,
+        last: lane.last,
+        chain: lane.after,
+        gone: lane.gone.iter().map(gone).collect(),
+    };
+    let epoch = |view: EpochView| EpochHeads {
+        epoch: view.epoch,
+        parent: view.parent.map(|epoch| Parent { epoch, lanes: Vec::new() }),
+        live: view.live,
+        lanes: view.lanes.into_iter().map(head).collect(),
+    };
+    epochs.into_iter().map(epoch).collect()
+}
+
+fn gone(gone: &journal::Gone) -> Gone {
+    let reason = match gone.reason {
+        journal::GoneReason::Damaged => GoneReason::Damaged,
+        journal::GoneReason::Missing => GoneReason::Missing,
+    };
+    Gone { range: gone.range, reason, chain_after: gone.chain_after }
+}

@@ -1,0 +1,7 @@
+//! How the programs of Counterfoil read their configuration; the commented samples lie beside this crate's source.
+//!
+//! A program lists its keys as a constant table ([`key`]); [`written`] reads file and environment against it and reports every fault at
+//! once, with file and line. What the values mean together is each program's own to check.
+
+pub mod key;
+pub mod written;

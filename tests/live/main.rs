@@ -1,0 +1,12 @@
+//! Live tests: real Mosquitto with TLS, real `PostgreSQL`, real HTTP, the real programs.
+//!
+//! Each test builds its own world and takes it down. None is skipped: what a machine lacks is installed or named (`world::needs`).
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it is")]
+
+mod broker;
+mod postgres;
+mod promises;
+mod replay;
+mod stage;
+mod till;

@@ -1,0 +1,166 @@
+//! An agent as a child process: its configuration, its directory, its life and violent ends.
+//!
+//! Invariant: port and data directory stay the same over all starts, as they do on a box in a store.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use counterfoil::answer::Status;
+use rustix::process::Signal;
+
+use crate::bin::bin;
+use crate::http::Api;
+use crate::pki::Identity;
+use crate::process::{Process, free_port, write_file};
+use crate::wait::Deadline;
+
+const READY_LIMIT: Duration = Duration::from_mins(1);
+const STOP_LIMIT: Duration = Duration::from_mins(1);
+
+/// How a program reaches the broker.
+#[derive(Clone, Debug)]
+pub struct Mqtt {
+    /// `mqtt://` or `mqtts://`.
+    pub url: String,
+    /// The client certificate.
+    pub identity: Option<Identity>,
+}
+
+impl Mqtt {
+    /// The `[mqtt]` table of a configuration.
+    pub(crate) fn toml(&self) -> String {
+        let mut text = format!("[mqtt]\nurl = {:?}\n", self.url);
+        if let Some(identity) = &self.identity {
+            for (key, file) in
+                [("ca_file", &identity.ca_file), ("cert_file", &identity.cert_file), ("key_file", &identity.key_file)]
+            {
+                writeln!(text, "{key} = \"{}\"", file.display()).expect("writing into a string");
+            }
+        }
+        text
+    }
+}
+
+/// A program of ours without what the caller's environment would override in its configuration.
+pub(crate) fn command(program: &str, config: &Path) -> Command {
+    let mut command = Command::new(bin(program));
+    command.arg("run").arg("--config").arg(config);
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_string_lossy().starts_with("COUNTERFOIL__") {
+            command.env_remove(variable);
+        }
+    }
+    command
+}
+
+/// An agent; it may be down.
+#[derive(Debug)]
+pub struct Agent {
+    /// The store.
+    pub store_id: String,
+    /// The agent in the store.
+    pub agent_id: String,
+    directory: PathBuf,
+    port: u16,
+    process: Option<Process>,
+    starts: u32,
+}
+
+impl Agent {
+    /// An agent in `directory` (created), not yet started. `more` is added to its configuration: further tables, whole.
+    pub fn new(directory: &Path, store_id: &str, agent_id: &str, mqtt: &Mqtt, more: &str) -> Self {
+        std::fs::create_dir_all(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        let port = free_port();
+        let config = format!(
+            "store_id = {store_id:?}\nagent_id = {agent_id:?}\ndata_dir = \"data\"\n\n[store]\ntime_zone = \"Europe/London\"\n\n\
+             [ingress]\nlisten = \"127.0.0.1:{port}\"\n\n{}backoff_max = \"1s\"\n\n{more}",
+            mqtt.toml()
+        );
+        write_file(&directory.join("agent.toml"), &config);
+        let [store_id, agent_id] = [store_id, agent_id].map(str::to_owned);
+        Self { store_id, agent_id, directory: directory.to_owned(), port, process: None, starts: 0 }
+    }
+
+    /// Starts it; see [`Agent::ready`].
+    pub fn start(&mut self) {
+        assert!(self.process.is_none(), "the agent runs already");
+        let name = format!("agent {}.{}", self.store_id, self.agent_id);
+        let command = command("counterfoil", &self.config());
+        self.process = Some(Process::start(&name, command, &self.directory.join("agent.log")));
+        self.starts += 1;
+    }
+
+    /// Waits until it accepts documents; panics with its output where it ends before.
+    pub async fn ready(&mut self) {
+        let api = self.api();
+        let process = self.process.as_mut().expect("an agent is started before it is ready");
+        let deadline = Deadline::new(READY_LIMIT);
+        while api.success("/readyz").await.is_err() {
+            process.wait_on(deadline, "ready").await;
+        }
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub async fn stop(&mut self) -> Option<ExitStatus> {
+        let mut process = self.process.take()?;
+        Some(process.stop(Signal::TERM, STOP_LIMIT).await)
+    }
+
+    /// Its HTTP API.
+    pub fn api(&self) -> Api {
+        Api::new(&self.url())
+    }
+
+    /// Where its HTTP API is.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// `GET /v1/status`.
+    pub async fn status(&self) -> Option<Status> {
+        self.api().json("/v1/status").await.ok()
+    }
+
+    /// Waits until the hub has stored everything that this agent has.
+    pub async fn drained(&self, limit: Duration) {
+        let deadline = Deadline::new(limit);
+        while waiting(&self.api()).await != Some(0) {
+            deadline.rest_for(&format!("the hub to store everything of {}.{}", self.store_id, self.agent_id)).await;
+        }
+    }
+
+    /// Where it keeps everything.
+    pub fn data_dir(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> PathBuf {
+        self.directory.join("agent.toml")
+    }
+
+    /// The running process.
+    pub fn process(&mut self) -> Option<&mut Process> {
+        self.process.as_mut()
+    }
+
+    /// How often it was started.
+    pub const fn starts(&self) -> u32 {
+        self.starts
+    }
+}
+
+/// How many records an agent has that the hub has not stored yet; `None` while it has not heard the hub.
+pub async fn waiting(agent: &Api) -> Option<u64> {
+    let status: Status = agent.json("/v1/status").await.ok()?;
+    status.uplink.welcomed.then(|| status.lanes.values().map(|lane| lane.waiting).sum())
+}

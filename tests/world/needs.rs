@@ -1,0 +1,120 @@
+//! The programs that the world needs beside our own: where they are, and how they get onto a Debian machine.
+//!
+//! Invariant: a missing program is either installed here (as root on Debian, quietly, one test process at a time) or named in a
+//! panic with the exact command; no test is skipped for it.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// A program of a Debian package.
+#[derive(Clone, Copy, Debug)]
+pub struct Need {
+    program: &'static str,
+    package: &'static str,
+    /// Directories beside PATH; a `*` stands for the highest number there.
+    places: &'static [&'static str],
+}
+
+/// The MQTT broker.
+pub const MOSQUITTO: Need = Need { program: "mosquitto", package: "mosquitto", places: &["/usr/sbin"] };
+/// The database server.
+pub const POSTGRES: Need = Need { program: "postgres", package: "postgresql", places: POSTGRES_PLACES };
+/// What creates a database cluster.
+pub const INITDB: Need = Need { program: "initdb", package: "postgresql", places: POSTGRES_PLACES };
+
+const POSTGRES_PLACES: &[&str] = &["/usr/lib/postgresql/*/bin"];
+
+impl Need {
+    /// Where the program is; installs it where it is missing and may be installed.
+    pub fn path(self) -> PathBuf {
+        if let Some(found) = self.find() {
+            return found;
+        }
+        self.install();
+        self.find().unwrap_or_else(|| {
+            panic!("{} is still missing after: {}. Install it and run the tests again", self.program, self.command())
+        })
+    }
+
+    fn command(self) -> String {
+        format!("apt-get install --no-install-recommends --yes {}", self.package)
+    }
+
+    fn find(self) -> Option<PathBuf> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let places = self.places.iter().flat_map(|place| expand(place));
+        std::env::split_paths(&path).chain(places).map(|place| place.join(self.program)).find(|file| file.is_file())
+    }
+
+    fn install(self) {
+        let may = rustix::process::geteuid().is_root() && Path::new("/usr/bin/apt-get").exists();
+        assert!(may, "The tests need {}. Install it with: sudo {}", self.program, self.command());
+        let lock = File::create(std::env::temp_dir().join("counterfoil-tests.apt.lock"))
+            .expect("a lock file in the temporary directory");
+        flock(&lock, FlockOperation::LockExclusive).expect("locking a file of our own");
+        if self.find().is_some() {
+            return;
+        }
+        // A list that is out of date or missing is the usual reason for a first failure.
+        if !apt_get(&["install", "--no-install-recommends", "--yes", "-qq", self.package]) {
+            apt_get(&["update", "-qq"]);
+            let installed = apt_get(&["install", "--no-install-recommends", "--yes", "-qq", self.package]);
+            assert!(installed, "The tests need {}, and this failed: {}", self.program, self.command());
+        }
+    }
+}
+
+fn apt_get(arguments: &[&str]) -> bool {
+    Command::new("apt-get")
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// A place with its `*` replaced by each directory there, highest number first.
+fn expand(place: &str) -> Vec<PathBuf> {
+    let Some((before, after)) = place.split_once("*/") else {
+        return vec![PathBuf::from(place)];
+    };
+    let mut numbers: Vec<u32> = std::fs::read_dir(before)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    numbers.sort_unstable_by(|a, b| b.cmp(a));
+    numbers.into_iter().map(|number| Path::new(before).join(number.to_string()).join(after)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_with_a_version_expands_to_the_newest_first() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["9", "15", "junk"] {
+            std::fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        let place = format!("{}/*/bin", directory.path().display());
+        let expected: Vec<_> = ["15/bin", "9/bin"].iter().map(|part| directory.path().join(part)).collect();
+        assert_eq!(expand(&place), expected);
+    }
+
+    #[test]
+    fn a_program_that_is_there_is_found_and_one_that_is_not_is_named_with_its_command() {
+        let shell = Need { program: "sh", package: "dash", places: &["/bin"] };
+        assert!(shell.path().ends_with("sh"));
+        let missing =
+            Need { program: "counterfoil-no-such-program", package: "some-package", places: &["/nowhere/*/bin"] };
+        assert_eq!(missing.find(), None);
+        assert_eq!(missing.command(), "apt-get install --no-install-recommends --yes some-package");
+    }
+}

@@ -1,0 +1,199 @@
+//! Child processes: started with their output in files, killed when dropped, watched through `/proc`.
+//!
+//! Invariant: no child outlives its [`Process`]. Output is never a pipe, so a child that talks a lot never waits for a reader.
+
+use std::fs::{File, OpenOptions};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::wait::Deadline;
+
+/// A running child.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+    log_from: usize,
+}
+
+impl Process {
+    /// Starts `command` with its output appended to `log`.
+    pub fn start(name: &str, mut command: Command, log: &Path) -> Self {
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .unwrap_or_else(|error| panic!("{}: {error}", log.display()));
+        let log_from =
+            usize::try_from(file.metadata().expect("metadata of an open file").len()).expect("a log fits memory");
+        let second = file.try_clone().expect("a second handle of an open file");
+        command.stdin(Stdio::null()).stdout(Stdio::from(file)).stderr(Stdio::from(second));
+        let child = command.spawn().unwrap_or_else(|error| panic!("{name} does not start ({command:?}): {error}"));
+        Self { name: name.to_owned(), child, log: log.to_owned(), log_from }
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it is called in messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it has written since it was started.
+    pub fn output(&self) -> String {
+        let bytes = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(bytes.get(self.log_from..).unwrap_or_default()).into_owned()
+    }
+
+    /// How it ended; `None` while it runs.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("asking for the state of a child of our own")
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(pid) = i32::try_from(self.id()).ok().and_then(Pid::from_raw) {
+            // A child that has just ended is not yet waited for, so its id cannot be another's.
+            let _ended_already = kill_process(pid, signal).is_err();
+        }
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ended_already = self.child.kill().is_err();
+        self.child.wait().expect("waiting for a child of our own");
+    }
+
+    /// Sends `signal` and waits for the end.
+    pub async fn stop(&mut self, signal: Signal, limit: Duration) -> ExitStatus {
+        self.signal(signal);
+        self.end(limit).await
+    }
+
+    /// Sends `signal` and waits for the end, however long it takes; for a drop, which cannot be asynchronous.
+    pub fn finish(mut self, signal: Signal) {
+        self.signal(signal);
+        self.child.wait().expect("waiting for a child of our own");
+    }
+
+    /// Waits for the end.
+    pub async fn end(&mut self, limit: Duration) -> ExitStatus {
+        let deadline = Deadline::new(limit);
+        loop {
+            if let Some(status) = self.ended() {
+                return status;
+            }
+            deadline.rest_for(&format!("{} to end", self.name)).await;
+        }
+    }
+
+    /// Waits until the output since the start holds `text`; panics with the output where the process ends before.
+    pub async fn line(&mut self, text: &str, limit: Duration) {
+        let deadline = Deadline::new(limit);
+        while !self.output().contains(text) {
+            self.wait_on(deadline, text).await;
+        }
+    }
+
+    /// Rests before the next look at something that this process is to do; panics with its output where it has ended, or in vain.
+    pub async fn wait_on(&mut self, deadline: Deadline, what: &str) {
+        let ended = self.ended();
+        if ended.is_none() && deadline.rest().await {
+            return;
+        }
+        let reason = ended.map_or("the time is over".to_owned(), |status| format!("it ended with {status}"));
+        panic!("Waited for \"{what}\" of {}, but {reason}. Its output:\n{}", self.name, tail(&self.output()));
+    }
+
+    /// Resident memory now, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The greatest resident memory so far, in bytes.
+    pub fn resident_bytes_peak(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap_or_default();
+        let kibibytes =
+            status.lines().find_map(|line| line.strip_prefix(field)?.split_whitespace().next()?.parse::<u64>().ok());
+        kibibytes.unwrap_or(0) * 1024
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ended_already = self.child.kill().is_err();
+        let _waited_already = self.child.wait().is_err();
+    }
+}
+
+/// The end of an output, as much as helps.
+pub fn tail(output: &str) -> String {
+    let lines: Vec<&str> = output.lines().collect();
+    lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n")
+}
+
+/// A loopback port that nobody listens on. It stays free unless somebody else asks for just this one, so whoever starts a server on it
+/// waits for *its* readiness.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a loopback port");
+    listener.local_addr().expect("the address of a bound socket").port()
+}
+
+/// A file of the world, written whole.
+pub fn write_file(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
+
+/// Syncs a file and what its directory says of it.
+pub fn sync_file(file: &File, path: &Path) -> std::io::Result<()> {
+    file.sync_all()?;
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn shell(script: &str, directory: &Path) -> Process {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Process::start("shell", command, &directory.join("log"))
+    }
+
+    #[tokio::test]
+    async fn output_is_waited_for_and_a_kill_is_final() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut process = shell("echo ready; exec cat /dev/zero >/dev/null", directory.path());
+        process.line("ready", LIMIT).await;
+        assert!(process.resident_bytes() > 0 && process.resident_bytes_peak() >= process.resident_bytes());
+        let proc = format!("/proc/{}", process.id());
+        assert!(Path::new(&proc).exists());
+        process.kill();
+        assert!(!Path::new(&proc).exists());
+        // A second start appends; what was written before it is not its output.
+        let mut process = shell("echo again", directory.path());
+        assert!(process.end(LIMIT).await.success());
+        assert_eq!(process.output(), "again\n");
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "no such luck")]
+    async fn a_child_that_ends_early_is_quoted() {
+        let directory = tempfile::tempdir().unwrap();
+        shell("echo no such luck; exit 3", directory.path()).line("ready", LIMIT).await;
+    }
+}
