@@ -55,12 +55,13 @@ pub(super) fn quarantine(disk: &dyn Disk, number: u32, offset: u32, bytes: &[u8]
 
 /// The heads before a segment and after it, as its runs tell; lanes without a run in it stand where they stand now.
 fn edges(runs: &[Run], now: &Table) -> (Table, Vec<Entry>) {
-    let (mut before, mut after) = (now.clone(), Table::default());
+    let mut start = now.clone();
+    let mut after = Table::default();
     for run in runs {
-        before.set_head(run.key, Head { last: run.first.previous(), chain: run.before });
+        start.set_head(run.key, Head { last: run.first.previous(), chain: run.before });
         after.set_head(run.key, Head { last: run.last, chain: run.after });
     }
-    (before, after.entries)
+    (start, after.entries)
 }
 
 /// What a check of a segment found.
@@ -82,9 +83,9 @@ pub(super) fn check_segment(
 ) -> Checked {
     let bytes = bytes.get(..end as usize).unwrap_or(bytes);
     let Items { items, mut bad } = scan::items(bytes, seed, header_bytes);
-    let seen = items.last().map_or(header_bytes, scan::Item::end);
-    if seen < end {
-        bad.push((seen, end));
+    let reached = items.last().map_or(header_bytes, scan::Item::end);
+    if reached < end {
+        bad.push((reached, end));
     }
     let mut content = scan::content(bytes, &items, table, cursor);
     content.state_entries(table, cursor, after, end, GoneReason::Damaged);

@@ -261,7 +261,7 @@ pub(crate) fn read(disk: &dyn Disk, number: u32, nonce: u64) -> io::Result<Optio
         return Ok(None);
     }
     let block_bytes = Pieces(&head[24..]).u32().unwrap_or(0) as usize;
-    if block_bytes < HEAD_BYTES + 4 || block_bytes > BLOCK_BYTES_MAX || block_bytes as u64 > length {
+    if !(HEAD_BYTES + 4..=BLOCK_BYTES_MAX).contains(&block_bytes) || block_bytes as u64 > length {
         return Ok(None);
     }
     let mut block = vec![0; block_bytes];

@@ -70,6 +70,9 @@ impl Journal {
 
     /// Gives back the oldest segments that are wholly safe, older than `retain_ms` (or, while room is short, of any age), and before both
     /// `checkpoint` (durable, of the state store) and the newest complete state snapshot.
+    ///
+    /// # Panics
+    /// Should it ever be about to give back what is not safe: a bug of this file, and the last thing to go on with.
     pub fn reclaim(&mut self, now: WallTime, checkpoint: Position) -> Result<Reclaimed, JournalError> {
         self.check()?;
         let (_, count) = self.reclaimable(now, checkpoint);

@@ -3,6 +3,13 @@
 //! Oracle: each acknowledged record is read back with its bytes under its number, or is named as gone; numbers have no other holes; no
 //! (epoch, lane, seq) was ever seen with two contents.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::case_sensitive_file_extension_comparisons,
+    reason = "the numbers and names of these tests are small and their own"
+)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -194,6 +194,9 @@ impl Journal {
     /// # Errors
     /// `Full`: nothing of the group is left, its numbers are given again. Anything else: the journal is poisoned, whether the group
     /// survives is known after the next opening.
+    ///
+    /// # Panics
+    /// Should a number be given twice or left out: a bug of this file.
     pub fn commit(&mut self, now: WallTime) -> Result<Committed, JournalError> {
         self.check()?;
         if !self.has_staged() {

@@ -37,9 +37,8 @@ fn housekeeping(world: &mut World) -> Result<(), JournalError> {
         }
     }
     journal.save_cursor()?;
-    match journal.stage_local(0, 1, b"snapshot") {
-        Err(StageError::Journal(error)) => return Err(error),
-        Ok(_) | Err(_) => {}
+    if let Err(StageError::Journal(error)) = journal.stage_local(0, 1, b"snapshot") {
+        return Err(error);
     }
     journal.commit(NOW)?;
     let end = journal.end();
@@ -162,7 +161,7 @@ fn a_damaged_read_does_not_stop_the_opening() {
             short_bytes: 0,
         }));
         // Either it says that the disk fails, or it goes on; it does not lose anything and does not panic.
-        let _ = world.try_open();
+        drop(world.try_open());
         world.disk.fail(None);
         world.journal = None;
         world.disk.kill();

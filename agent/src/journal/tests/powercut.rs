@@ -83,7 +83,7 @@ fn run(steps: &[Step]) {
                 let result = world.append(&[Lane::Trade, Lane::Stock, Lane::Trade], 300);
                 world.disk.fail(None);
                 // Without an error the plan came too late: it was acknowledged.
-                let _ = result;
+                drop(result);
                 world.disk.power_cut(cut);
                 reopen(&mut world, &mut floors);
             }
@@ -138,11 +138,11 @@ fn reopen(world: &mut World, floors: &mut Floors) {
     // The model learns which unacknowledged records stayed: they are served from now on, for ever with these bytes.
     let contents = world.read_all();
     for (key, stored) in contents.records {
-        if !world.acked.contains_key(&key) {
+        world.acked.entry(key).or_insert_with(|| {
             let record = Record::decode(&stored).unwrap();
             let n = record.envelope.identity.unwrap().strip_prefix("d/").unwrap().parse().unwrap();
-            world.acked.insert(key, (n, stored));
-        }
+            (n, stored)
+        });
     }
 }
 
