@@ -20,9 +20,9 @@ mod group;
 mod notes;
 mod open;
 mod owner;
-mod report;
 #[cfg(test)]
 mod owner_tests;
+mod report;
 
 pub use owner::{Owner, PositionsSnapshot};
 

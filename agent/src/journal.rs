@@ -219,7 +219,12 @@ pub struct Journal {
 
 impl Journal {
     /// Opens the journal of `source` below the disk's root, or makes it. `nonce`: 64 random bits, used where there is no journal yet.
-    pub fn open(disk: Arc<dyn Disk>, config: JournalConfig, source: &Source, nonce: u64) -> Result<(Self, Opened), OpenError> {
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        config: JournalConfig,
+        source: &Source,
+        nonce: u64,
+    ) -> Result<(Self, Opened), OpenError> {
         recover::open(disk, config, source, nonce)
     }
 
@@ -232,7 +237,13 @@ impl Journal {
         let view = open.view(parts.nonce);
         let sealed = Arc::new(parts.sealed);
         let gone = Arc::new(parts.gone);
-        let catalog = Catalog { sealed: Arc::clone(&sealed), open: view, gone: Arc::clone(&gone), epochs: Arc::default(), live: None };
+        let catalog = Catalog {
+            sealed: Arc::clone(&sealed),
+            open: view,
+            gone: Arc::clone(&gone),
+            epochs: Arc::default(),
+            live: None,
+        };
         let mut journal = Self {
             disk: parts.disk,
             config: parts.config,
@@ -294,54 +305,63 @@ impl Journal {
     /// [`Journal::take_damage`].
     pub fn find(&mut self, key: IdentityKey) -> Result<Found, JournalError> {
         self.check()?;
-        for index in 0..self.sealed.len() {
-            let Some(sealed) = self.sealed.get(index).cloned() else { break };
-            if sealed.filter.may_hold(&key)
-                && let Some(position) = self.find_in(&sealed, key)?
-            {
-                return Ok(Found::Synced(position));
+        let passed: Vec<Arc<Sealed>> =
+            self.sealed.iter().filter(|sealed| sealed.filter.may_hold(&key)).cloned().collect();
+        for sealed in passed {
+            for offset in self.offsets_in(&sealed, key)? {
+                let position = Position::new(sealed.number, offset);
+                if self.is_there(position)? {
+                    return Ok(Found::Synced(position));
+                }
             }
         }
-        let offsets: Vec<u32> = self.open.identities.range((key, 0)..=(key, u32::MAX)).map(|(_, offset)| *offset).collect();
+        let open = self.open.identities.range((key, 0)..=(key, u32::MAX));
+        let offsets: Vec<u32> = open.map(|(_, offset)| *offset).collect();
         for offset in offsets {
             let position = Position::new(self.open.number, offset);
             if offset >= self.open.end {
                 return Ok(Found::Pending(position));
             }
-            if self.read_at(position).is_ok() {
+            if self.is_there(position)? {
                 return Ok(Found::Synced(position));
             }
-            let found = self.handle_damage(position.segment())?;
-            self.damage.extend(found);
         }
         Ok(Found::Nothing)
     }
 
-    fn find_in(&mut self, sealed: &Sealed, key: IdentityKey) -> Result<Option<Position>, JournalError> {
-        let offsets = sealed.filter.offsets(self.disk.as_ref(), sealed.number, &key);
-        let offsets = match offsets {
-            Ok(Some(offsets)) => offsets,
-            Ok(None) | Err(_) => {
-                let found = self.handle_damage(sealed.number)?;
-                self.damage.extend(found);
-                let mended = self.sealed.iter().find(|other| other.number == sealed.number).cloned();
-                let again = mended.and_then(|mended| mended.filter.offsets(self.disk.as_ref(), sealed.number, &key).ok().flatten());
-                again.unwrap_or_default()
-            }
-        };
-        for offset in offsets {
-            let position = Position::new(sealed.number, offset);
-            match self.read_at(position) {
-                Ok(Frame::Record { .. }) => return Ok(Some(position)),
-                // A hole stands there by now: the record is lost, and so is its identity.
-                Ok(Frame::Local { .. }) | Err(ReadError::NotThere(_)) => {}
-                Err(ReadError::Damaged(_) | ReadError::Disk { .. }) => {
-                    let found = self.handle_damage(sealed.number)?;
-                    self.damage.extend(found);
-                }
-            }
+    /// Where the side file of a segment says that records of this identity stand; the file is mended first where it must be.
+    fn offsets_in(&mut self, sealed: &Sealed, key: IdentityKey) -> Result<Vec<u32>, JournalError> {
+        if let Ok(Some(offsets)) = sealed.filter.offsets(self.disk.as_ref(), sealed.number, &key) {
+            return Ok(offsets);
         }
-        Ok(None)
+        self.deal_with(sealed.number)?;
+        let mended = self.sealed.iter().find(|other| other.number == sealed.number);
+        let Some(mended) = mended else { return Ok(Vec::new()) };
+        let offsets = mended.filter.offsets(self.disk.as_ref(), sealed.number, &key);
+        offsets
+            .map(Option::unwrap_or_default)
+            .map_err(|source| JournalError::Disk { what: "look an identity up", source })
+    }
+
+    /// Whether a record stands there, whole. Where it is damaged that is dealt with, and it is lost; where the disk merely fails to
+    /// read it nobody may say so, or it would be recorded twice.
+    fn is_there(&mut self, position: Position) -> Result<bool, JournalError> {
+        match self.read_at(position) {
+            Ok(frame) => return Ok(matches!(frame, Frame::Record { .. })),
+            Err(ReadError::NotThere(_)) => return Ok(false),
+            Err(ReadError::Damaged(_) | ReadError::Disk { .. }) => self.deal_with(position.segment())?,
+        }
+        match self.read_at(position) {
+            Ok(frame) => Ok(matches!(frame, Frame::Record { .. })),
+            Err(ReadError::NotThere(_) | ReadError::Damaged(_)) => Ok(false),
+            Err(ReadError::Disk { source, .. }) => Err(JournalError::Disk { what: "read a record back", source }),
+        }
+    }
+
+    fn deal_with(&mut self, segment: u32) -> Result<(), JournalError> {
+        let found = self.handle_damage(segment)?;
+        self.damage.extend(found);
+        Ok(())
     }
 
     /// The end of what is synced: what a checkpoint of everything folded so far states, and where [`Journal::replay`] goes on from.
@@ -356,9 +376,9 @@ impl Journal {
         if position.offset() < span.header_bytes || position.offset() >= span.end {
             return Err(ReadError::NotThere(position));
         }
-        let disk_error = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound => ReadError::Damaged(position),
-            _ => ReadError::Disk { position, source },
+        let disk_error = |source: io::Error| {
+            let is_missing = source.kind() == io::ErrorKind::NotFound;
+            if is_missing { ReadError::Damaged(position) } else { ReadError::Disk { position, source } }
         };
         let sealed_file;
         let file: &dyn DiskFile = if span.number == self.open.number {
@@ -374,7 +394,9 @@ impl Journal {
             let ahead = bytes.get(..count).unwrap_or(&[]);
             match frame::decode(ahead, Seed::new(span.nonce, span.number), position.offset()) {
                 Decoded::Frame(view) if view.header.kind == Kind::Hole => return Err(ReadError::NotThere(position)),
-                Decoded::Frame(view) => return replay::frame(view.header, view.payload).ok_or(ReadError::NotThere(position)),
+                Decoded::Frame(view) => {
+                    return replay::frame(view.header, view.payload).ok_or(ReadError::NotThere(position));
+                }
                 Decoded::Short(wanted) if wanted > bytes.len() && wanted <= left => bytes.resize(wanted, 0),
                 Decoded::Short(_) | Decoded::Bad if span.hole_end(position.offset()).is_some() => {
                     return Err(ReadError::NotThere(position));

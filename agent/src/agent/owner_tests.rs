@@ -140,7 +140,8 @@ fn the_same_sale_at_once_is_one_record_and_both_wait_for_its_sync() {
     let (one, mut first) = submit(vec![world.sale(2, "8.98")]);
     let (two, mut second) = submit(vec![world.sale(2, "8.98")]);
     let (three, mut known) = submit(vec![world.sale(1, "8.98")]);
-    let failure = Failure { call: Call::Sync, after: 0, for_ever: true, kind: std::io::ErrorKind::Other, short_bytes: 0 };
+    let failure =
+        Failure { call: Call::Sync, after: 0, for_ever: true, kind: std::io::ErrorKind::Other, short_bytes: 0 };
     world.disk.fail(Some(failure));
     assert!(owner.turn(vec![one, two, three]).is_err());
     for answer in [&mut first, &mut second, &mut known] {

@@ -46,19 +46,22 @@ pub(super) fn quarantine(disk: &dyn Disk, number: u32, offset: u32, bytes: &[u8]
     if used + bytes.len() as u64 > QUARANTINE_BYTES_MAX {
         return None;
     }
-    let name = (0..1000).map(|turn| format!("{number:010}-{offset:010}-{turn}.bin")).find(|name| kept.iter().all(|file| file.name != *name))?;
+    let name = (0..1000)
+        .map(|turn| format!("{number:010}-{offset:010}-{turn}.bin"))
+        .find(|name| kept.iter().all(|file| file.name != *name))?;
     disk::replace(disk, QUARANTINE, &name, bytes).ok()?;
     Some(name)
 }
 
 /// The heads before a segment and after it, as its runs tell; lanes without a run in it stand where they stand now.
 fn edges(runs: &[Run], now: &Table) -> (Table, Vec<Entry>) {
-    let (mut before, mut after) = (now.clone(), Table::default());
+    let mut start = now.clone();
+    let mut after = Table::default();
     for run in runs {
-        before.set_head(run.key, Head { last: run.first.previous(), chain: run.before });
+        start.set_head(run.key, Head { last: run.first.previous(), chain: run.before });
         after.set_head(run.key, Head { last: run.last, chain: run.after });
     }
-    (before, after.entries)
+    (start, after.entries)
 }
 
 /// What a check of a segment found.
@@ -80,9 +83,9 @@ pub(super) fn check_segment(
 ) -> Checked {
     let bytes = bytes.get(..end as usize).unwrap_or(bytes);
     let Items { items, mut bad } = scan::items(bytes, seed, header_bytes);
-    let seen = items.last().map_or(header_bytes, scan::Item::end);
-    if seen < end {
-        bad.push((seen, end));
+    let reached = items.last().map_or(header_bytes, scan::Item::end);
+    if reached < end {
+        bad.push((reached, end));
     }
     let mut content = scan::content(bytes, &items, table, cursor);
     content.state_entries(table, cursor, after, end, GoneReason::Damaged);
@@ -91,7 +94,14 @@ pub(super) fn check_segment(
 
 /// Quarantines bad regions of a segment and writes holes over them. Says which files keep the bytes, and which regions could not be
 /// overwritten. The caller syncs.
-pub(super) fn punch(disk: &dyn Disk, file: &dyn DiskFile, seed: Seed, number: u32, bytes: &[u8], bad: &[(u32, u32)]) -> (Vec<String>, Vec<(u32, u32)>) {
+pub(super) fn punch(
+    disk: &dyn Disk,
+    file: &dyn DiskFile,
+    seed: Seed,
+    number: u32,
+    bytes: &[u8],
+    bad: &[(u32, u32)],
+) -> (Vec<String>, Vec<(u32, u32)>) {
     let mut kept = Vec::new();
     let mut left = Vec::new();
     for &(start, end) in bad {
@@ -142,13 +152,15 @@ impl Journal {
         let seed = Seed::new(self.nonce, number);
         let bytes = read_tolerant(self.open.file.as_ref(), end as usize);
         let (mut before, after) = edges(&self.open.content.runs, &self.table);
-        let mut checked = check_segment(&bytes, seed, (self.open.header_bytes, end), (&mut before, &self.cursor), &after);
+        let mut checked =
+            check_segment(&bytes, seed, (self.open.header_bytes, end), (&mut before, &self.cursor), &after);
         checked.bad.retain(|bad| !self.open.holes.contains(bad));
         let header_is_bad = SegmentHeader::decode(&bytes).is_err();
         if checked.bad.is_empty() && !header_is_bad {
             return Ok(None);
         }
-        let (quarantined, left) = punch(self.disk.as_ref(), self.open.file.as_ref(), seed, number, &bytes, &checked.bad);
+        let (quarantined, left) =
+            punch(self.disk.as_ref(), self.open.file.as_ref(), seed, number, &bytes, &checked.bad);
         if header_is_bad {
             let header = self.header_of(number, self.open.table.clone());
             let mended = mend_header(header, self.open.header_bytes);
@@ -204,7 +216,11 @@ impl Journal {
         let meta = Meta::new(old.header_bytes, old.end, table, &checked.content, holes, &self.table);
         self.replace_sealed(&old, meta, &checked.identities)?;
         let gone = self.add_gone(&checked.content.gone);
-        let what = if checked.bad.is_empty() { "a header or a side file is damaged" } else { "bytes of a segment are damaged" };
+        let what = if checked.bad.is_empty() {
+            "a header or a side file is damaged"
+        } else {
+            "bytes of a segment are damaged"
+        };
         Ok(Some(damage(number, &checked.bad, quarantined, gone, what)))
     }
 
@@ -278,7 +294,10 @@ impl Journal {
         let (number, offset) = self.scrub_at;
         let span = match catalog.span(number).filter(|span| span.number != self.open.number) {
             Some(span) => Some((span, offset.max(span.header_bytes))),
-            None => catalog.span_after(number).filter(|span| span.number != self.open.number).map(|span| (span, span.header_bytes)),
+            None => catalog
+                .span_after(number)
+                .filter(|span| span.number != self.open.number)
+                .map(|span| (span, span.header_bytes)),
         };
         let Some((span, from)) = span else {
             self.scrub_at = (0, 0);
@@ -314,7 +333,9 @@ impl Journal {
     fn side_is_whole(&self, number: u32) -> bool {
         let sealed = self.sealed.iter().find(|sealed| sealed.number == number);
         let header = |nonce| matches!(index::read(self.disk.as_ref(), number, nonce), Ok(Some(_)));
-        sealed.is_none_or(|sealed| header(sealed.nonce) && sealed.filter.pages_are_whole(self.disk.as_ref(), number).unwrap_or(false))
+        sealed.is_none_or(|sealed| {
+            header(sealed.nonce) && sealed.filter.pages_are_whole(self.disk.as_ref(), number).unwrap_or(false)
+        })
     }
 }
 

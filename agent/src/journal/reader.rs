@@ -140,7 +140,9 @@ impl Reader {
                 }
                 Reached::Missing(segment) => {
                     let now = self.current();
-                    let is_same = now.span(segment).is_some_and(|span| Some(span.nonce) == catalog.span(segment).map(|span| span.nonce));
+                    let is_same = now
+                        .span(segment)
+                        .is_some_and(|span| Some(span.nonce) == catalog.span(segment).map(|span| span.nonce));
                     if is_same && now.gone(key, from).is_none() {
                         return Ok(Read::Damaged { segment });
                     }
@@ -177,7 +179,13 @@ impl Reader {
         self.places.push(place);
     }
 
-    fn collect(&self, catalog: &Catalog, place: &mut Place, records_max: usize, bytes_max: usize) -> Result<Reached, ReadError> {
+    fn collect(
+        &self,
+        catalog: &Catalog,
+        place: &mut Place,
+        records_max: usize,
+        bytes_max: usize,
+    ) -> Result<Reached, ReadError> {
         let mut stored: Vec<Vec<u8>> = Vec::new();
         let mut bytes = 0;
         let last = catalog.last(place.key);
@@ -192,7 +200,8 @@ impl Reader {
             };
             match step {
                 Step::Frame { header, payload, .. } => {
-                    let is_ours = header.kind == Kind::Record && header.epoch == place.key.epoch && header.lane == place.key.lane;
+                    let is_ours =
+                        header.kind == Kind::Record && header.epoch == place.key.epoch && header.lane == place.key.lane;
                     if !is_ours || header.seq < place.next.0 {
                         continue;
                     }
@@ -213,13 +222,18 @@ impl Reader {
                     None => break,
                 },
                 Step::End => match catalog.span_after(place.walk.number) {
-                    Some(next) => match Walk::open(self.disk.as_ref(), next.number, next.nonce, next.header_bytes, next.end) {
-                        Ok(walk) => (place.walk, span) = (walk, next),
-                        Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-                        Err(source) => {
-                            return Err(ReadError::Disk { position: Position::new(next.number, next.header_bytes), source });
+                    Some(next) => {
+                        match Walk::open(self.disk.as_ref(), next.number, next.nonce, next.header_bytes, next.end) {
+                            Ok(walk) => (place.walk, span) = (walk, next),
+                            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                            Err(source) => {
+                                return Err(ReadError::Disk {
+                                    position: Position::new(next.number, next.header_bytes),
+                                    source,
+                                });
+                            }
                         }
-                    },
+                    }
                     None => break,
                 },
             }

@@ -70,6 +70,9 @@ impl Journal {
 
     /// Gives back the oldest segments that are wholly safe, older than `retain_ms` (or, while room is short, of any age), and before both
     /// `checkpoint` (durable, of the state store) and the newest complete state snapshot.
+    ///
+    /// # Panics
+    /// Should it ever be about to give back what is not safe: a bug of this file, and the last thing to go on with.
     pub fn reclaim(&mut self, now: WallTime, checkpoint: Position) -> Result<Reclaimed, JournalError> {
         self.check()?;
         let (_, count) = self.reclaimable(now, checkpoint);
@@ -143,7 +146,8 @@ impl Journal {
     /// How much fits. Lets go of the ballast when the disk is full, and takes it back before it says otherwise again.
     pub fn room(&mut self) -> Result<Room, JournalError> {
         self.check()?;
-        let free = self.disk.free_bytes().map_err(|source| JournalError::Disk { what: "ask for free space", source })?;
+        let free =
+            self.disk.free_bytes().map_err(|source| JournalError::Disk { what: "ask for free space", source })?;
         let spares: u64 = self.spares.iter().map(|(_, bytes)| *bytes).sum();
         let left = |used: u64| {
             let below_cap = self.config.bytes_max.saturating_sub(used);
@@ -154,7 +158,8 @@ impl Journal {
         let left = left(self.used_bytes());
         if self.ballast_bytes == 0 {
             // Full until the ballast and a segment or two fit: accepting on the last byte would only bring it back at once.
-            if left < self.config.ballast_bytes() + 2 * turn || make_ballast(self.disk.as_ref(), &self.config).is_err() {
+            if left < self.config.ballast_bytes() + 2 * turn || make_ballast(self.disk.as_ref(), &self.config).is_err()
+            {
                 self.is_short = true;
                 return Ok(Room::Full);
             }

@@ -7,29 +7,30 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
-use counterfoil_proto::id::{LaneKey, RecordKey, Seq, Source};
+use counterfoil_proto::id::{LaneKey, Source};
 use counterfoil_proto::time::WallTime;
 
 use super::catalog::Sealed;
-use super::damage::{QUARANTINE, check_segment, file_length, mend_header, punch, quarantine, read_tolerant};
+use super::cursor::Cursor;
+use super::damage::QUARANTINE;
 use super::disk::{self, Disk, DiskFile, DiskLock};
-use super::frame::{Kind, Seed};
-use super::index::{self, Filter, Meta};
-use super::limits::{FORMAT_VERSION, FRAME_HEADER_BYTES, JournalConfig};
+use super::index;
+use super::limits::{FORMAT_VERSION, JournalConfig};
 use super::reclaim::{BALLAST, make_ballast};
-use super::scan::{self, Content, Item, Snapshots};
+use super::scan::{Content, Snapshots};
 use super::segment::{self, DIR, HeaderFault, Made, SegmentHeader, index_name, number_of, path, segment_name};
-use super::table::{Entry, GroupHeader, Head, Table};
-use super::types::{Damage, Gone, GoneReason, JournalError, OpenError, Opened, Position, TailCut};
+use super::table::{Entry, Table};
+use super::types::{Damage, Gone, GoneReason, JournalError, OpenError, Opened, Position};
 use super::writer::{is_full, to_u32};
 use super::{Journal, Open};
-use crate::journal::cursor::Cursor;
+
+mod sealed;
+mod tail;
+mod unsealed;
 
 const LOCK: &str = "lock";
 const BINDING: &str = "binding";
 const BINDING_BYTES_MAX: usize = 4096;
-/// How far behind a group's start its first frame may stand when the group's header is damaged.
-const GROUP_HEADER_BYTES_MAX: u32 = 4096;
 
 fn failed(what: &'static str) -> impl Fn(io::Error) -> JournalError {
     move |source| if is_full(&source) { JournalError::Full } else { JournalError::Disk { what, source } }
@@ -70,7 +71,12 @@ struct Recovery {
     opened: Opened,
 }
 
-pub(super) fn open(disk: Arc<dyn Disk>, config: JournalConfig, source: &Source, nonce: u64) -> Result<(Journal, Opened), OpenError> {
+pub(super) fn open(
+    disk: Arc<dyn Disk>,
+    config: JournalConfig,
+    source: &Source,
+    nonce: u64,
+) -> Result<(Journal, Opened), OpenError> {
     config.check().map_err(|rule| OpenError::Config { rule })?;
     let lock = take_lock(disk.as_ref())?;
     let files = survey(disk.as_ref()).map_err(failed("list the journal's files"))?;
@@ -98,7 +104,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, config: JournalConfig, source: &Source, 
     if binding != Binding::Whole {
         recovery.write_binding()?;
     }
-    recovery.finish(open, lock)
+    Ok(recovery.finish(open, lock))
 }
 
 fn take_lock(disk: &dyn Disk) -> Result<Box<dyn DiskLock>, OpenError> {
@@ -112,7 +118,7 @@ fn survey(disk: &dyn Disk) -> io::Result<Files> {
     let mut files = Files::default();
     let listed = disk.list(DIR)?;
     for file in &listed {
-        if file.name.ends_with(".new") {
+        if std::path::Path::new(&file.name).extension().is_some_and(|extension| extension == "new") {
             disk.remove(&path(&file.name))?;
         } else if let Some(number) = number_of(&file.name, "", ".seg") {
             files.segments.insert(number, file.bytes);
@@ -140,7 +146,15 @@ enum Binding {
 
 impl Recovery {
     fn note(&mut self, what: &'static str, segment: u32, bytes: u64, gone: Vec<Gone>) -> &mut Damage {
-        self.opened.damage.push(Damage { segment, offset: 0, bytes, what, quarantined: Vec::new(), gone, end_unknown: false });
+        self.opened.damage.push(Damage {
+            segment,
+            offset: 0,
+            bytes,
+            what,
+            quarantined: Vec::new(),
+            gone,
+            end_unknown: false,
+        });
         self.opened.damage.last_mut().expect("it was just pushed")
     }
 
@@ -230,7 +244,7 @@ impl Recovery {
             }
             let next = numbers.get(index + 1).filter(|next| **next == number + 1);
             let next = next.map(|next| self.find(*next)).transpose()?.and_then(|next| next.header);
-            self.seal(found, next.map(|(header, _)| header))?;
+            self.seal(&found, next.map(|(header, _)| header))?;
             previous = Some(number);
         }
         self.fresh(&numbers, binding, files)
@@ -250,13 +264,17 @@ impl Recovery {
     fn fresh(&mut self, numbers: &[u32], binding: Binding, files: &Files) -> Result<Open, OpenError> {
         let known = numbers.last().copied().unwrap_or(0).max(self.cursor.segment);
         let spare = files.spares.iter().filter_map(|(name, _)| number_of(name, "spare-", "")).max().unwrap_or(0);
-        self.opened.created = numbers.is_empty() && binding == Binding::Missing && self.cursor.places.is_empty() && self.cursor.segment == 0;
+        self.opened.created = numbers.is_empty()
+            && binding == Binding::Missing
+            && self.cursor.places.is_empty()
+            && self.cursor.segment == 0;
         let mut number = known.max(spare) + 1;
         if !self.opened.created {
             // The number after the last known one was in use and is lost.
             let lost = number;
             number += 1;
-            self.note("the last segment file is missing; what was in it cannot be named", lost, 0, Vec::new()).end_unknown = true;
+            self.note("the last segment file is missing; what was in it cannot be named", lost, 0, Vec::new())
+                .end_unknown = true;
         }
         let header = self.header(number, 0, self.sealed.last().map_or(0, |sealed| sealed.end));
         let content = header.encode(0);
@@ -301,209 +319,18 @@ impl Recovery {
             return;
         }
         self.gone.extend(&content.gone);
-        let noted = self.opened.damage.last_mut().filter(|damage| !is_next && previous.is_some_and(|before| damage.segment == before + 1));
-        match noted {
-            Some(damage) => damage.gone.extend(&content.gone),
-            None => {
-                let what = if is_next { "the end of a segment is lost" } else { "segment files are missing" };
-                self.note(what, previous.map_or(number.saturating_sub(1), |before| before + u32::from(!is_next)), 0, content.gone);
-            }
+        let noted = self
+            .opened
+            .damage
+            .last_mut()
+            .filter(|damage| !is_next && previous.is_some_and(|before| damage.segment == before + 1));
+        if let Some(damage) = noted {
+            damage.gone.extend(&content.gone);
+            return;
         }
-    }
-
-    /// Takes over a sealed segment: by its side file, or by a scan where that or the segment is damaged.
-    fn seal(&mut self, found: Found, next: Option<SegmentHeader>) -> Result<(), OpenError> {
-        let number = found.number;
-        let nonce = found.header.as_ref().map_or(self.nonce, |(header, _)| header.nonce);
-        let index = index::read(self.disk.as_ref(), number, nonce).map_err(failed("read a side file"))?;
-        let known_end = index.as_ref().map(|(meta, _, _)| meta.end).or(next.as_ref().map(|next| next.previous_end).filter(|end| *end > 0));
-        match index {
-            Some((meta, filter, index_bytes)) if u64::from(meta.end) <= found.bytes && found.header.is_some() => {
-                self.take_over(number, nonce, meta, filter, found.bytes + index_bytes);
-                Ok(())
-            }
-            index => {
-                let meta = index.map(|(meta, _, _)| meta);
-                self.rescan(found, nonce, meta, known_end, next)
-            }
-        }
-    }
-
-    fn take_over(&mut self, number: u32, nonce: u64, meta: Meta, filter: Filter, bytes: u64) {
-        for (epoch, parent) in &meta.parents {
-            self.table.entry(*epoch, *parent);
-        }
-        for run in &meta.runs {
-            self.table.set_head(run.key, Head { last: run.last, chain: run.after });
-        }
-        self.gone.extend(meta.gone());
-        for local in &meta.locals {
-            self.snapshots.add(Position::new(number, local.offset), local.part, local.parts);
-        }
-        self.wall_last = self.wall_last.max(Some(meta.wall_last));
-        self.sealed.push(Arc::new(Sealed {
-            named: meta.named(),
-            number,
-            nonce,
-            header_bytes: meta.header_bytes,
-            end: meta.end,
-            bytes,
-            wall_last: meta.wall_last,
-            runs: meta.runs,
-            marks: meta.marks,
-            holes: meta.holes,
-            filter,
-        }));
-    }
-
-    /// Reads a whole sealed segment, mends it, and writes its side file anew.
-    fn rescan(&mut self, found: Found, nonce: u64, meta: Option<Meta>, known_end: Option<u32>, next: Option<SegmentHeader>) -> Result<(), OpenError> {
-        let number = found.number;
-        let seed = Seed::new(nonce, number);
-        let length = known_end.unwrap_or_else(|| file_length(found.bytes));
-        let bytes = read_tolerant(found.file.as_ref(), length as usize);
-        let items = scan::items(&bytes, seed, 0).items;
-        let header_bytes = found
-            .header
-            .as_ref()
-            .map(|(_, length)| *length)
-            .or(meta.as_ref().map(|meta| meta.header_bytes))
-            .or(items.first().map(|item| item.offset))
-            .unwrap_or(0);
-        let end = known_end.or(items.last().map(Item::end)).unwrap_or(header_bytes).max(header_bytes);
-        let table = found.header.as_ref().map(|(header, _)| header.table.clone()).or(meta.as_ref().map(|meta| meta.table.clone()));
-        let table = table.unwrap_or_else(|| self.table.entries.clone());
-        if found.header.is_none() {
-            self.merge_table(&table, number, self.sealed.last().map(|sealed| sealed.number).filter(|last| last + 1 == number));
-        }
-        let after = next.map(|next| next.table).unwrap_or_default();
-        let checked = check_segment(&bytes, seed, (header_bytes, end), (&mut self.table, &self.cursor), &after);
-        let (quarantined, holes) = punch(self.disk.as_ref(), found.file.as_ref(), seed, number, &bytes, &checked.bad);
-        if found.header.is_none() && header_bytes > 0 {
-            let header = SegmentHeader { table: table.clone(), nonce, ..self.header(number, 0, 0) };
-            found.file.write_at(&mend_header(header, header_bytes), 0).map_err(failed("mend a header"))?;
-        }
-        if found.bytes < u64::from(end) {
-            found.file.truncate(u64::from(end)).map_err(failed("mend a segment's length"))?;
-        }
-        found.file.sync_data().map_err(failed("sync a mended segment"))?;
-        let meta = Meta::new(header_bytes, end, table, &checked.content, holes, &self.table);
-        let written = index::write(self.disk.as_ref(), number, nonce, &meta, &checked.identities);
-        let (filter, index_bytes) = written.map_err(failed("write a side file"))?;
-        let gone = checked.content.gone.clone();
-        if !checked.bad.is_empty() || found.header.is_none() || !gone.is_empty() {
-            let bad_bytes = checked.bad.iter().map(|(start, end)| u64::from(end - start)).sum();
-            let damage = self.note("bytes of a segment are damaged", number, bad_bytes, gone);
-            damage.quarantined = quarantined;
-            damage.offset = checked.bad.first().map_or(0, |(start, _)| *start);
-        }
-        self.take_over(number, nonce, meta, filter, u64::from(end) + index_bytes);
-        Ok(())
-    }
-
-    /// Takes over the unsealed segment.
-    fn unsealed(&mut self, found: Found) -> Result<Open, OpenError> {
-        let number = found.number;
-        let nonce = found.header.as_ref().map_or(self.nonce, |(header, _)| header.nonce);
-        let seed = Seed::new(nonce, number);
-        let bytes = read_tolerant(found.file.as_ref(), file_length(found.bytes) as usize);
-        let known = found.header.as_ref().map(|(_, length)| *length);
-        let items = scan::items(&bytes, seed, known.unwrap_or(0));
-        let header_bytes = known.or(items.items.first().map(|item| item.offset));
-        // Without a header nobody knows what the file held before.
-        let recycled = found.header.as_ref().is_none_or(|(header, _)| header.recycled);
-        let proven = found.header.as_ref().map_or(0, |(header, _)| header.proven).max(header_bytes.unwrap_or(0));
-        let tail = Tail::find(&items, &bytes, (proven, recycled), (&self.table, &self.cursor));
-        let table = found.header.as_ref().map_or_else(|| self.table.entries.clone(), |(header, _)| header.table.clone());
-        let kept: Vec<Item> = items.items.iter().take(tail.kept).copied().collect();
-        let content = scan::content(&bytes, &kept, &mut self.table, &self.cursor);
-        self.gone.extend(&content.gone);
-        self.opened.clean = tail.clean;
-        let mut rot: Vec<(u32, u32)> =
-            items.bad.iter().filter(|(start, _)| *start < tail.end && *start >= header_bytes.unwrap_or(0)).map(|&(start, end)| (start, end.min(tail.end))).collect();
-        if let Some(short) = tail.proven_missing(&kept, header_bytes.unwrap_or(0)) {
-            rot.push(short);
-        }
-        self.report(number, &bytes, &rot, &content, found.header.is_none(), &tail);
-        let must_rewrite = !rot.is_empty() || found.header.is_none() || tail.end > tail.proven || tail.cut_end > tail.end;
-        let made = if must_rewrite {
-            let header = SegmentHeader { nonce, table: table.clone(), ..self.header(number, tail.end, self.sealed.last().map_or(0, |sealed| sealed.end)) };
-            let content = self.mended(&header, header_bytes, &bytes, tail.end, &rot, seed);
-            self.rewrite(number, &content, found, tail.cut_end)?
-        } else {
-            let (file, length) = (found.file, found.bytes.max(self.config.segment_bytes));
-            let allocated = if file.preallocate(length).is_ok() { length } else { found.bytes };
-            Made { file, bytes: allocated, header_bytes: header_bytes.unwrap_or(0) }
-        };
-        let mut open = Open::new(number, made, table);
-        open.end = tail.end.max(open.header_bytes);
-        open.identities = scan::identities(&bytes, &kept).into_iter().collect();
-        for local in &content.locals {
-            self.snapshots.add(Position::new(number, local.offset), local.part, local.parts);
-        }
-        self.wall_last = self.wall_last.max(content.wall_last);
-        open.content = content;
-        Ok(open)
-    }
-
-    /// Says what was found in the unsealed segment, and keeps the raw bytes.
-    fn report(&mut self, number: u32, bytes: &[u8], rot: &[(u32, u32)], content: &Content, header_is_bad: bool, tail: &Tail) {
-        let disk = Arc::clone(&self.disk);
-        let keep = |start: u32, end: u32| quarantine(disk.as_ref(), number, start, bytes.get(start as usize..end as usize).unwrap_or(&[]));
-        if !rot.is_empty() || header_is_bad || !content.gone.is_empty() {
-            let bad_bytes = rot.iter().map(|(start, end)| u64::from(end - start)).sum();
-            let damage = self.note("bytes of the last segment are damaged", number, bad_bytes, content.gone.clone());
-            damage.quarantined = rot.iter().filter_map(|(start, end)| keep(*start, *end)).collect();
-            damage.offset = rot.first().map_or(0, |(start, _)| *start);
-            damage.end_unknown = header_is_bad && tail.kept == 0;
-        }
-        if tail.cut_end > tail.end {
-            self.opened.tail_cut = Some(TailCut {
-                position: Position::new(number, tail.end),
-                bytes: u64::from(tail.cut_end - tail.end),
-                quarantined: keep(tail.end, tail.cut_end),
-                records: tail.cut_records.clone(),
-            });
-        }
-    }
-
-    /// What counts of the unsealed segment, byte for byte and at the same offsets, with holes where bytes are bad. Also says how long the
-    /// header is.
-    fn mended(&mut self, header: &SegmentHeader, header_bytes: Option<u32>, bytes: &[u8], end: u32, rot: &[(u32, u32)], seed: Seed) -> (Vec<u8>, u32) {
-        let mut content = match header_bytes {
-            Some(length) => mend_header(header.clone(), length),
-            None => header.encode(0),
-        };
-        let length = to_u32(content.len());
-        content.extend_from_slice(bytes.get(content.len()..end as usize).unwrap_or(&[]));
-        for &(start, end) in rot {
-            let hole = super::frame::hole(seed, start, end - start);
-            if let Some(place) = content.get_mut(start as usize..start as usize + FRAME_HEADER_BYTES) {
-                place.copy_from_slice(&hole);
-            }
-        }
-        self.opened.rewritten_bytes = content.len() as u64;
-        (content, length)
-    }
-
-    /// Puts the content into a fresh file of the same number. The old file, with what is cut off, vanishes when the fresh one, synced, takes
-    /// its name: positions stay what they were, and a box that loses power over and over writes into one segment.
-    fn rewrite(&mut self, number: u32, content: &(Vec<u8>, u32), old: Found, cut_end: u32) -> Result<Made, OpenError> {
-        let (content, header_bytes) = content;
-        match self.make(number, content, *header_bytes) {
-            Err(JournalError::Full) => {}
-            made => return Ok(made?),
-        }
-        // Not even one segment fits. Writing the same bytes to the same place proves them too, but for a medium that spoils a sector
-        // whose write it does not finish; a box that cannot start helps nobody.
-        let zeros = vec![0; (cut_end as usize).saturating_sub(content.len())];
-        let written = old
-            .file
-            .write_at(content, 0)
-            .and_then(|()| old.file.write_at(&zeros, content.len() as u64))
-            .and_then(|()| old.file.sync_data());
-        written.map_err(failed("write the last segment again"))?;
-        Ok(Made { file: old.file, bytes: old.bytes, header_bytes: *header_bytes })
+        let what = if is_next { "the end of a segment is lost" } else { "segment files are missing" };
+        let segment = previous.map_or(number.saturating_sub(1), |before| before + u32::from(!is_next));
+        self.note(what, segment, 0, content.gone);
     }
 
     /// Drops epochs that tables still name but that the hub has for good and of which nothing is retained.
@@ -513,12 +340,14 @@ impl Recovery {
         let last = self.table.entries.last().map(|entry| entry.epoch);
         let cursor = &self.cursor;
         self.table.entries.retain(|entry| {
-            let is_safe = entry.lanes().all(|(lane, head)| head.last <= cursor.place(LaneKey { epoch: entry.epoch, lane }).marks.safe);
+            let is_safe = entry
+                .lanes()
+                .all(|(lane, head)| head.last <= cursor.place(LaneKey { epoch: entry.epoch, lane }).marks.safe);
             Some(entry.epoch) == last || retained.contains(&entry.epoch) || !is_safe
         });
     }
 
-    fn finish(mut self, open: Open, lock: Box<dyn DiskLock>) -> Result<(Journal, Opened), OpenError> {
+    fn finish(mut self, open: Open, lock: Box<dyn DiskLock>) -> (Journal, Opened) {
         if self.ballast_bytes != self.config.ballast_bytes() {
             // Without a ballast the journal counts as full until it fits.
             let made = make_ballast(self.disk.as_ref(), &self.config);
@@ -556,108 +385,10 @@ impl Recovery {
             wall_last: self.wall_last.unwrap_or_default(),
         });
         self.opened.parent = journal.parent().cloned();
-        Ok((journal, self.opened))
+        (journal, self.opened)
     }
 }
 
 fn version(name: &str, found: u16) -> OpenError {
     OpenError::Version { name: name.to_owned(), found, known: FORMAT_VERSION }
-}
-
-/// The end of the unsealed segment.
-#[derive(Debug)]
-struct Tail {
-    /// Up to here something written later proves that everything was synced.
-    proven: u32,
-    /// Where the log ends.
-    end: u32,
-    /// How many of the whole frames count.
-    kept: usize,
-    /// Up to where bytes behind the end are cut; not above `end` where there are none.
-    cut_end: u32,
-    cut_records: Vec<RecordKey>,
-    clean: bool,
-}
-
-impl Tail {
-    /// `proven` is what the segment's header says. Each frame proves what stood before its group; the frames of the last group are kept
-    /// as long as they follow each other without a hole.
-    fn find(found: &scan::Items, bytes: &[u8], (proven, recycled): (u32, bool), (table, cursor): (&Table, &Cursor)) -> Self {
-        let items = &found.items;
-        let proven = items.iter().filter(|item| item.header.kind != Kind::Hole).map(|item| item.header.group).fold(proven, u32::max);
-        let split = items.partition_point(|item| item.offset < proven);
-        let mut heads = table.clone();
-        scan::content(bytes, &items[..split.min(items.len())], &mut heads, cursor);
-        let mut tail = Self { proven, end: proven, kept: split, cut_end: proven, cut_records: Vec::new(), clean: false };
-        let mut group_end = proven;
-        for item in &items[split..] {
-            let follows = item.offset == tail.end
-                || (tail.end == proven && item.header.group == proven && item.offset - proven <= GROUP_HEADER_BYTES_MAX);
-            if !follows || tail.clean || !advance(&mut heads, cursor, item, bytes) {
-                break;
-            }
-            tail.kept += 1;
-            match item.header.kind {
-                // The log goes on where the mark stands: it proves what is before it, and is written again.
-                Kind::Closing => tail.clean = true,
-                Kind::Group => {
-                    let group = GroupHeader::decode(item.payload(bytes));
-                    group_end = group.map_or(group_end, |group| item.offset.saturating_add(group.bytes));
-                    tail.end = item.end();
-                }
-                Kind::Record | Kind::Local | Kind::Hole => tail.end = item.end(),
-            }
-        }
-        tail.cut(&items[tail.kept..], group_end, bytes, recycled);
-        tail
-    }
-
-    fn cut(&mut self, beyond: &[Item], group_end: u32, bytes: &[u8], recycled: bool) {
-        if self.clean {
-            return;
-        }
-        self.cut_end = beyond.last().map_or(self.end, Item::end).max(group_end);
-        self.cut_records = beyond
-            .iter()
-            .filter(|item| item.header.kind == Kind::Record)
-            .map(|item| RecordKey { epoch: item.header.epoch, lane: item.header.lane, seq: Seq(item.header.seq) })
-            .collect();
-        if !recycled {
-            // A fresh file holds zeros behind the log.
-            let rest = bytes.get(self.end as usize..).unwrap_or(&[]);
-            let last = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| to_u32(last) + 1);
-            self.cut_end = self.cut_end.max(self.end + last);
-        }
-    }
-
-    /// The region between the last kept frame and the proven end, where frames are missing.
-    fn proven_missing(&self, kept: &[Item], header_bytes: u32) -> Option<(u32, u32)> {
-        let seen = kept.iter().rfind(|item| item.offset < self.proven).map_or(header_bytes, Item::end);
-        let first_behind = kept.iter().find(|item| item.offset >= self.proven).map(|item| item.offset);
-        // Regions before a later whole frame are known as bad already.
-        (seen < self.proven && first_behind.is_none()).then_some((seen, self.proven))
-    }
-}
-
-/// Whether a frame continues its lane; moves the lane on.
-fn advance(heads: &mut Table, cursor: &Cursor, item: &Item, bytes: &[u8]) -> bool {
-    let key = LaneKey { epoch: item.header.epoch, lane: item.header.lane };
-    match item.header.kind {
-        Kind::Record => {
-            let known = heads.head(key);
-            if Seq(item.header.seq) != known.last.next() {
-                return false;
-            }
-            heads.set_head(key, Head { last: known.last.next(), chain: None });
-            true
-        }
-        Kind::Group | Kind::Closing => {
-            // It may tell of records lost before it: the numbers go on behind them.
-            if let Some(group) = GroupHeader::decode(item.payload(bytes)) {
-                Content::default().state_entries(heads, cursor, &group.entries, 0, GoneReason::Damaged);
-            }
-            true
-        }
-        Kind::Local | Kind::Hole => true,
-    }
 }

@@ -133,13 +133,27 @@ impl Content {
     fn run(&mut self, key: LaneKey, before: Head, offset: u32) -> usize {
         self.runs.iter().rposition(|run| run.key == key).unwrap_or_else(|| {
             let first = before.last.next();
-            self.runs.push(Run { key, first, before: before.chain, last: before.last, after: before.chain, start: offset });
+            self.runs.push(Run {
+                key,
+                first,
+                before: before.chain,
+                last: before.last,
+                after: before.chain,
+                start: offset,
+            });
             self.runs.len() - 1
         })
     }
 
     /// Notes that a head was stated at `offset`; what it counts and the frames before did not show is gone.
-    fn state_head(&mut self, (table, cursor): (&mut Table, &Cursor), key: LaneKey, stated: Head, offset: u32, reason: GoneReason) {
+    fn state_head(
+        &mut self,
+        (table, cursor): (&mut Table, &Cursor),
+        key: LaneKey,
+        stated: Head,
+        offset: u32,
+        reason: GoneReason,
+    ) {
         let mut known = table.head(key);
         if known.last == Seq::NONE {
             // Nothing of the lane was met: what was given back, or is safe anyway, is not lost.
@@ -169,7 +183,14 @@ impl Content {
     }
 
     /// Notes heads that a later table states: what is missing up to there was in this segment.
-    pub(crate) fn state_entries(&mut self, table: &mut Table, cursor: &Cursor, entries: &[Entry], offset: u32, reason: GoneReason) {
+    pub(crate) fn state_entries(
+        &mut self,
+        table: &mut Table,
+        cursor: &Cursor,
+        entries: &[Entry],
+        offset: u32,
+        reason: GoneReason,
+    ) {
         for entry in entries {
             table.entry(entry.epoch, entry.parent);
             for (lane, head) in entry.lanes() {

@@ -55,13 +55,11 @@ pub(crate) struct Table {
 impl Table {
     /// Finds an epoch, newest first; adds it where it is new.
     pub(crate) fn entry(&mut self, epoch: Epoch, parent: Option<Epoch>) -> &mut Entry {
-        let index = match self.entries.iter().rposition(|entry| entry.epoch == epoch) {
-            Some(index) => index,
-            None => {
-                self.entries.push(Entry::new(epoch, parent));
-                self.entries.len() - 1
-            }
-        };
+        let known = self.entries.iter().rposition(|entry| entry.epoch == epoch);
+        let index = known.unwrap_or_else(|| {
+            self.entries.push(Entry::new(epoch, parent));
+            self.entries.len() - 1
+        });
         let entry = &mut self.entries[index];
         entry.parent = entry.parent.or(parent);
         entry

@@ -3,6 +3,13 @@
 //! Oracle: each acknowledged record is read back with its bytes under its number, or is named as gone; numbers have no other holes; no
 //! (epoch, lane, seq) was ever seen with two contents.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::case_sensitive_file_extension_comparisons,
+    reason = "the numbers and names of these tests are small and their own"
+)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -173,7 +180,9 @@ impl World {
                             assert_eq!(first, next);
                             assert!(!stored.is_empty());
                             for stored in stored {
-                                contents.records.insert(RecordKey { epoch: key.epoch, lane: key.lane, seq: next }, stored);
+                                contents
+                                    .records
+                                    .insert(RecordKey { epoch: key.epoch, lane: key.lane, seq: next }, stored);
                                 next = next.next();
                             }
                         }
@@ -214,14 +223,18 @@ impl World {
             self.journal().handle_damage(segment).unwrap();
         }
         let contents = self.read_all();
-        let is_gone = |key: &RecordKey| contents.gone.iter().any(|gone| gone.key == key.lane_key() && gone.range.contains(key.seq));
+        let is_gone = |key: &RecordKey| {
+            contents.gone.iter().any(|gone| gone.key == key.lane_key() && gone.range.contains(key.seq))
+        };
         for (key, (n, stored)) in self.acked.clone() {
             match contents.records.get(&key) {
                 Some(read) => {
                     assert_eq!(*read, stored, "{key:?}");
                     let found = self.journal().find(key_of(n)).unwrap();
                     let Found::Synced(position) = found else { panic!("document {n} at {key:?}: {found:?}") };
-                    let Frame::Record { stored: at, .. } = self.journal().read_at(position).unwrap() else { panic!("no record") };
+                    let Frame::Record { stored: at, .. } = self.journal().read_at(position).unwrap() else {
+                        panic!("no record")
+                    };
                     assert_eq!(at, stored);
                 }
                 None => assert!(is_gone(&key), "{key:?} (document {n}) was acknowledged and is neither there nor gone"),
@@ -246,7 +259,8 @@ impl World {
                         chain = chain.map(|chain| chain.next(seq, Digest::of(stored)));
                         seq = seq.next();
                     } else {
-                        let gone = contents.gone.iter().find(|gone| gone.key == key.lane_key() && gone.range.contains(seq));
+                        let gone =
+                            contents.gone.iter().find(|gone| gone.key == key.lane_key() && gone.range.contains(seq));
                         let gone = gone.expect("a hole is named");
                         chain = gone.chain_after;
                         seq = gone.range.last.next();
@@ -263,7 +277,9 @@ impl World {
         let mut records = BTreeMap::new();
         let mut last = Position::START;
         for entry in self.journal().replay(Position::START) {
-            let Replayed::Frame { position, next, frame } = entry.unwrap() else { panic!("damage after it was dealt with") };
+            let Replayed::Frame { position, next, frame } = entry.unwrap() else {
+                panic!("damage after it was dealt with")
+            };
             assert!(position >= last && next > position);
             last = next;
             if let Frame::Record { key, stored } = frame {

@@ -194,6 +194,9 @@ impl Journal {
     /// # Errors
     /// `Full`: nothing of the group is left, its numbers are given again. Anything else: the journal is poisoned, whether the group
     /// survives is known after the next opening.
+    ///
+    /// # Panics
+    /// Should a number be given twice or left out: a bug of this file.
     pub fn commit(&mut self, now: WallTime) -> Result<Committed, JournalError> {
         self.check()?;
         if !self.has_staged() {
@@ -329,7 +332,8 @@ impl Journal {
 
     fn seal_meta(&self) -> Meta {
         let open = &self.open;
-        let mut meta = Meta::new(open.header_bytes, open.end, open.table.clone(), &open.content, open.holes.clone(), &self.table);
+        let mut meta =
+            Meta::new(open.header_bytes, open.end, open.table.clone(), &open.content, open.holes.clone(), &self.table);
         meta.wall_last = open.content.wall_last.unwrap_or(self.wall_last);
         meta
     }

@@ -567,7 +567,11 @@ struct MemoryFile {
 impl MemoryFile {
     fn tree(&self) -> io::Result<MutexGuard<'_, Tree>> {
         let tree = self.disk.tree();
-        if tree.generation == self.generation { Ok(tree) } else { Err(io::Error::other("the process of this file is dead")) }
+        if tree.generation == self.generation {
+            Ok(tree)
+        } else {
+            Err(io::Error::other("the process of this file is dead"))
+        }
     }
 }
 

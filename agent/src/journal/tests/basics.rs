@@ -29,7 +29,10 @@ fn segments_turn_and_everything_survives_a_clean_restart() {
     world.journal.take().unwrap().close().unwrap();
     world.disk.power_cut(Cut::DropAll);
     let opened = world.open().clone();
-    assert!(opened.clean && opened.damage.is_empty() && opened.tail_cut.is_none() && opened.rewritten_bytes == 0, "{opened:?}");
+    assert!(
+        opened.clean && opened.damage.is_empty() && opened.tail_cut.is_none() && opened.rewritten_bytes == 0,
+        "{opened:?}"
+    );
     let parent = opened.parent.unwrap();
     assert_eq!((parent.epoch, parent.lanes[0].last), (epoch(1), seq(30)));
     assert_eq!(opened.wall_last, Some(NOW));
@@ -46,7 +49,10 @@ fn each_start_begins_a_new_epoch_that_names_its_parent() {
         world.open();
     }
     let views = world.journal().lanes();
-    assert_eq!(views.iter().map(|view| view.parent).collect::<Vec<_>>(), [None, Some(epoch(1)), Some(epoch(2)), Some(epoch(3))]);
+    assert_eq!(
+        views.iter().map(|view| view.parent).collect::<Vec<_>>(),
+        [None, Some(epoch(1)), Some(epoch(2)), Some(epoch(3))]
+    );
     assert!(views.iter().all(|view| view.lanes[0].last == seq(2) && !view.live));
     assert!(world.verify().is_empty());
 }
@@ -58,9 +64,15 @@ fn second_process_is_refused_and_so_is_a_foreign_directory() {
     assert!(matches!(again, Err(OpenError::Locked { .. })));
     world.disk.kill();
     let foreign = Source { agent_id: AgentId::new("box2").unwrap(), ..source() };
-    assert!(matches!(Journal::open(Arc::new(world.disk.clone()), small(), &foreign, 1), Err(OpenError::ForeignSource { .. })));
+    assert!(matches!(
+        Journal::open(Arc::new(world.disk.clone()), small(), &foreign, 1),
+        Err(OpenError::ForeignSource { .. })
+    ));
     assert!(world.disk.delete("binding"));
-    assert!(matches!(Journal::open(Arc::new(world.disk.clone()), small(), &foreign, 1), Err(OpenError::ForeignSource { .. })));
+    assert!(matches!(
+        Journal::open(Arc::new(world.disk.clone()), small(), &foreign, 1),
+        Err(OpenError::ForeignSource { .. })
+    ));
 }
 
 #[test]
@@ -132,7 +144,9 @@ fn reader_keeps_its_bounds_and_follows_many_lanes() {
     assert!(stored.iter().map(Vec::len).sum::<usize>() <= 600 && stored.len() > 1);
     let Read::Records { stored, .. } = reader.read(trade, seq(5), 3, 1).unwrap() else { panic!("records") };
     assert_eq!(stored.len(), 1, "one record at least, whatever the bound");
-    let Read::Records { first, stored } = reader.clone().read(trade, seq(79), 100, 100_000).unwrap() else { panic!("records") };
+    let Read::Records { first, stored } = reader.clone().read(trade, seq(79), 100, 100_000).unwrap() else {
+        panic!("records")
+    };
     assert_eq!((first, stored.len()), (seq(79), 2));
     assert_eq!(reader.read(trade, seq(81), 1, 1).unwrap(), Read::NotYet);
     assert!(world.verify().is_empty());

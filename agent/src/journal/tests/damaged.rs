@@ -61,7 +61,9 @@ impl World {
             }
         }
         if self.opened.tail_cut.is_some() || self.opened.damage.iter().any(|damage| damage.end_unknown) {
-            self.acked.retain(|key, _| journal_ends.get(&key.lane_key()).is_some_and(|last| key.seq <= *last) && !cut.contains(key));
+            self.acked.retain(|key, _| {
+                journal_ends.get(&key.lane_key()).is_some_and(|last| key.seq <= *last) && !cut.contains(key)
+            });
         }
     }
 }
@@ -72,7 +74,11 @@ fn flip_each(clean: bool, step: usize, mask: u8, lost_max: u64) {
     let mut tried = 0;
     for name in sample.disk.files().into_iter().map(|file| file.name).filter(|name| !name.ends_with("ballast")) {
         let length = sample.disk.content(&name).unwrap().len();
-        let end = if name.ends_with(".seg") { frames(&sample, &name, 77).last().map_or(0, scan::Item::end) as usize + 64 } else { length };
+        let end = if name.ends_with(".seg") {
+            frames(&sample, &name, 77).last().map_or(0, scan::Item::end) as usize + 64
+        } else {
+            length
+        };
         for offset in (0..length.min(end)).step_by(step) {
             let world = copy(&sample);
             world.disk.flip(&name, offset, mask);
@@ -123,7 +129,10 @@ fn a_segment_cut_at_any_length_loses_only_what_was_behind() {
             world.disk.set_content(&name, bytes);
             let behind = items
                 .iter()
-                .filter(|item| item.header.kind == super::super::frame::Kind::Record && item.end() as usize - padding(item) > length)
+                .filter(|item| {
+                    item.header.kind == super::super::frame::Kind::Record
+                        && item.end() as usize - padding(item) > length
+                })
                 .count() as u64;
             survives(world, behind, &format!("{name} cut at {length}"));
         }
@@ -141,7 +150,10 @@ fn a_removed_zeroed_or_foreign_file_loses_only_what_it_held_and_names_it() {
     let last = sample.names(".seg").pop().unwrap();
     for name in names {
         let held = if name.ends_with(".seg") {
-            frames(&sample, &name, 77).iter().filter(|item| item.header.kind == super::super::frame::Kind::Record).count() as u64
+            frames(&sample, &name, 77)
+                .iter()
+                .filter(|item| item.header.kind == super::super::frame::Kind::Record)
+                .count() as u64
         } else {
             0
         };
@@ -163,7 +175,9 @@ fn a_removed_zeroed_or_foreign_file_loses_only_what_it_held_and_names_it() {
                     .journal()
                     .lanes()
                     .into_iter()
-                    .flat_map(|view| view.lanes.into_iter().map(move |lane| (lane_key(view.epoch, lane.lane), lane.last)))
+                    .flat_map(|view| {
+                        view.lanes.into_iter().map(move |lane| (lane_key(view.epoch, lane.lane), lane.last))
+                    })
                     .collect();
                 world.acked.retain(|key, _| ends.get(&key.lane_key()).is_some_and(|last| key.seq <= *last));
                 assert!(world.acked.len() as u64 + held >= 35, "{what}");
@@ -197,7 +211,10 @@ fn an_epoch_that_lived_in_a_lost_segment_is_named_whole() {
         let mut broken = copy(&world);
         let mut held = 0;
         for name in &names[pair] {
-            held += frames(&world, name, 77).iter().filter(|item| item.header.kind == super::super::frame::Kind::Record).count() as u64;
+            held += frames(&world, name, 77)
+                .iter()
+                .filter(|item| item.header.kind == super::super::frame::Kind::Record)
+                .count() as u64;
             broken.disk.delete(name);
         }
         broken.open();
@@ -213,7 +230,11 @@ fn damage_while_running_is_found_by_reader_lookup_and_scrub() {
         for (turn, name) in sample(true).names(".seg").into_iter().enumerate() {
             let mut world = sample(true);
             world.open();
-            let item = *frames(&world, &name, 77).iter().filter(|item| item.header.kind == super::super::frame::Kind::Record).nth(2).unwrap();
+            let item = *frames(&world, &name, 77)
+                .iter()
+                .filter(|item| item.header.kind == super::super::frame::Kind::Record)
+                .nth(2)
+                .unwrap();
             let record = RecordKey { epoch: item.header.epoch, lane: item.header.lane, seq: Seq(item.header.seq) };
             let n = world.acked[&record].0;
             world.disk.flip(&name, item.offset as usize + 60, 4);
@@ -239,10 +260,15 @@ fn damage_while_running_is_found_by_reader_lookup_and_scrub() {
                 }
                 _ => {
                     let mut found = Vec::new();
-                    while !world.journal().scrub_step(1000).map(|step| {
-                        found.extend(step.damage);
-                        step.round_done
-                    }).unwrap() {}
+                    while !world
+                        .journal()
+                        .scrub_step(1000)
+                        .map(|step| {
+                            found.extend(step.damage);
+                            step.round_done
+                        })
+                        .unwrap()
+                    {}
                     let is_last = world.names(".seg").last() == Some(&name);
                     assert_eq!(found.len(), usize::from(!is_last), "{name}");
                 }
@@ -271,10 +297,15 @@ fn a_header_and_a_side_file_damaged_while_running_are_mended() {
     for name in [world.names(".seg")[0].clone(), world.names(".idx")[1].clone()] {
         world.disk.flip(&name, 30, 1);
         let mut found = 0;
-        while !world.journal().scrub_step(1 << 20).map(|step| {
-            found += step.damage.len();
-            step.round_done
-        }).unwrap() {}
+        while !world
+            .journal()
+            .scrub_step(1 << 20)
+            .map(|step| {
+                found += step.damage.len();
+                step.round_done
+            })
+            .unwrap()
+        {}
         assert_eq!(found, 1, "{name}");
         world.disk.kill();
         world.open();

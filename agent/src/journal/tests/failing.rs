@@ -37,9 +37,8 @@ fn housekeeping(world: &mut World) -> Result<(), JournalError> {
         }
     }
     journal.save_cursor()?;
-    match journal.stage_local(0, 1, b"snapshot") {
-        Err(StageError::Journal(error)) => return Err(error),
-        Ok(_) | Err(_) => {}
+    if let Err(StageError::Journal(error)) = journal.stage_local(0, 1, b"snapshot") {
+        return Err(error);
     }
     journal.commit(NOW)?;
     let end = journal.end();
@@ -121,14 +120,22 @@ fn after_a_failed_sync_the_journal_takes_nothing_even_if_the_disk_would() {
     assert!(matches!(world.journal().find(key_of(1)), Err(JournalError::Poisoned)));
     let mut reader = world.journal().reader();
     assert_eq!(reader.last(lane_key(epoch(1), Lane::Trade)), seq(1), "what was not synced is not shown");
-    assert!(matches!(reader.read(lane_key(epoch(1), Lane::Trade), seq(1), 9, 999), Ok(Read::Records { stored, .. }) if stored.len() == 1));
+    assert!(
+        matches!(reader.read(lane_key(epoch(1), Lane::Trade), seq(1), 9, 999), Ok(Read::Records { stored, .. }) if stored.len() == 1)
+    );
 }
 
 #[test]
 fn a_full_disk_leaves_nothing_of_the_group() {
     let mut world = World::new(small());
     world.trade(1);
-    world.disk.fail(Some(Failure { call: Call::Write, after: 0, for_ever: false, kind: ErrorKind::StorageFull, short_bytes: 300 }));
+    world.disk.fail(Some(Failure {
+        call: Call::Write,
+        after: 0,
+        for_ever: false,
+        kind: ErrorKind::StorageFull,
+        short_bytes: 300,
+    }));
     assert!(matches!(world.append(&[Lane::Trade; 3], 100), Err(JournalError::Full)));
     for n in 2..=4 {
         assert_eq!(world.journal().find(key_of(n)).unwrap(), Found::Nothing);
@@ -146,9 +153,15 @@ fn a_full_disk_leaves_nothing_of_the_group() {
 fn a_damaged_read_does_not_stop_the_opening() {
     for nth in 0..60 {
         let mut world = copy(&sample(true));
-        world.disk.fail(Some(Failure { call: Call::Read, after: nth, for_ever: false, kind: ErrorKind::Other, short_bytes: 0 }));
+        world.disk.fail(Some(Failure {
+            call: Call::Read,
+            after: nth,
+            for_ever: false,
+            kind: ErrorKind::Other,
+            short_bytes: 0,
+        }));
         // Either it says that the disk fails, or it goes on; it does not lose anything and does not panic.
-        let _ = world.try_open();
+        drop(world.try_open());
         world.disk.fail(None);
         world.journal = None;
         world.disk.kill();

@@ -12,7 +12,12 @@ fn now() -> std::time::Instant {
 /// A sale of 400 stored bytes, with a document id and no alias, as most tills send it.
 fn sale(n: u64) -> (Vec<IdentityKey>, Vec<u8>) {
     let text = vec![b'x'; 330];
-    let envelope = Envelope { recorded_at: NOW, content_digest: Digest::of(&n.to_le_bytes()), identity: Some(identity(n)), ..Envelope::default() };
+    let envelope = Envelope {
+        recorded_at: NOW,
+        content_digest: Digest::of(&n.to_le_bytes()),
+        identity: Some(identity(n)),
+        ..Envelope::default()
+    };
     let keys = IdentityKey::of_envelope(&envelope);
     let stored = Record { kind: RecordKind::TRANSACTION, envelope, document: text }.encode().unwrap();
     (keys, stored)
@@ -127,13 +132,21 @@ fn million(at: &std::path::Path) {
         }
         journal.commit(NOW).unwrap();
     }
-    eprintln!("1,000,000 records written: resident +{} KB (limit 10,000), {:?}", resident_kb() - before, journal.figures());
+    eprintln!(
+        "1,000,000 records written: resident +{} KB (limit 10,000), {:?}",
+        resident_kb() - before,
+        journal.figures()
+    );
     drop(journal);
     drop_caches(at);
     for kind in ["cold, after a kill", "warm, unproven tail proven"] {
         let start = now();
         let (journal, opened) = Journal::open(Arc::clone(&disk), JournalConfig::default(), &source(), 5).unwrap();
-        eprintln!("opening 1,000,000 records ({kind}): {:?}, rewritten {} bytes", start.elapsed(), opened.rewritten_bytes);
+        eprintln!(
+            "opening 1,000,000 records ({kind}): {:?}, rewritten {} bytes",
+            start.elapsed(),
+            opened.rewritten_bytes
+        );
         drop(journal);
     }
     let (mut journal, _) = Journal::open(disk, JournalConfig::default(), &source(), 5).unwrap();
@@ -144,12 +157,18 @@ fn million(at: &std::path::Path) {
         let mut count = 0;
         for lane in [Lane::Trade, Lane::Stock] {
             let mut next = Seq::FIRST;
-            while let Read::Records { stored, .. } = reader.read(lane_key(epoch(1), lane), next, 512, 128 * 1024).unwrap() {
+            while let Read::Records { stored, .. } =
+                reader.read(lane_key(epoch(1), lane), next, 512, 128 * 1024).unwrap()
+            {
                 count += stored.len() as u64;
                 next = next.plus(stored.len() as u64);
             }
         }
-        eprintln!("drained {count} records ({kind}) in {:?}, resident +{} KB", start.elapsed(), resident_kb().saturating_sub(before));
+        eprintln!(
+            "drained {count} records ({kind}) in {:?}, resident +{} KB",
+            start.elapsed(),
+            resident_kb().saturating_sub(before)
+        );
     }
     let start = now();
     for n in (0..1_000_000).step_by(100) {

@@ -5,19 +5,30 @@ use proptest::prelude::*;
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Append { lanes: u8, bytes: usize },
+    Append {
+        lanes: u8,
+        bytes: usize,
+    },
     Snapshot,
     Close,
     Kill,
     Cut(Cut),
     /// The power fails in the middle of an append: after so many calls that change something.
-    CutWithin { after: u64, cut: Cut },
+    CutWithin {
+        after: u64,
+        cut: Cut,
+    },
     Acknowledge,
     Reclaim,
 }
 
 fn cut() -> impl Strategy<Value = Cut> {
-    prop_oneof![Just(Cut::DropAll), Just(Cut::KeepAll), any::<u64>().prop_map(Cut::Prefix), any::<u64>().prop_map(Cut::Subset)]
+    prop_oneof![
+        Just(Cut::DropAll),
+        Just(Cut::KeepAll),
+        any::<u64>().prop_map(Cut::Prefix),
+        any::<u64>().prop_map(Cut::Subset)
+    ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -72,7 +83,7 @@ fn run(steps: &[Step]) {
                 let result = world.append(&[Lane::Trade, Lane::Stock, Lane::Trade], 300);
                 world.disk.fail(None);
                 // Without an error the plan came too late: it was acknowledged.
-                let _ = result;
+                drop(result);
                 world.disk.power_cut(cut);
                 reopen(&mut world, &mut floors);
             }
@@ -108,7 +119,9 @@ fn forget(world: &mut World, floors: &mut Floors) {
         }
     }
     let known: Vec<_> = world.journal().lanes().iter().map(|view| view.epoch).collect();
-    world.acked.retain(|key, _| known.contains(&key.epoch) && floors.get(&key.lane_key()).is_none_or(|floor| key.seq > *floor));
+    world.acked.retain(|key, _| {
+        known.contains(&key.epoch) && floors.get(&key.lane_key()).is_none_or(|floor| key.seq > *floor)
+    });
 }
 
 fn reopen(world: &mut World, floors: &mut Floors) {
@@ -125,11 +138,11 @@ fn reopen(world: &mut World, floors: &mut Floors) {
     // The model learns which unacknowledged records stayed: they are served from now on, for ever with these bytes.
     let contents = world.read_all();
     for (key, stored) in contents.records {
-        if !world.acked.contains_key(&key) {
+        world.acked.entry(key).or_insert_with(|| {
             let record = Record::decode(&stored).unwrap();
             let n = record.envelope.identity.unwrap().strip_prefix("d/").unwrap().parse().unwrap();
-            world.acked.insert(key, (n, stored));
-        }
+            (n, stored)
+        });
     }
 }
 

@@ -69,7 +69,9 @@ fn reclaimed_records_are_not_gone_and_not_lost_after_a_restart() {
     let views = world.journal().lanes();
     let trade = lane_key(epoch(1), Lane::Trade);
     let mut reader = world.journal().reader();
-    let Read::Reclaimed { first, before } = reader.read(trade, Seq::FIRST, 9, 999).unwrap() else { panic!("given back") };
+    let Read::Reclaimed { first, before } = reader.read(trade, Seq::FIRST, 9, 999).unwrap() else {
+        panic!("given back")
+    };
     assert_eq!((first, before), (views[0].lanes[0].first, views[0].lanes[0].before));
     world.acked.retain(|key, _| key.seq >= views[0].lanes.iter().find(|lane| lane.lane == key.lane).unwrap().first);
     for cut in [Cut::DropAll, Cut::KeepAll] {
@@ -189,14 +191,21 @@ fn fill_drain_and_accept_again(config: JournalConfig, capacity: Option<u64>) {
         assert!(world.journal().reclaim(NOW, end).unwrap().segments > 1, "age does not count when room is short");
         assert!(world.journal().room().unwrap() < Room::Full);
         assert!(world.names("").iter().any(|name| name.ends_with("ballast")), "the ballast is back first");
-        let firsts: BTreeMap<_, _> =
-            world.journal().lanes().iter().flat_map(|view| view.lanes.iter().map(|lane| (lane_key(view.epoch, lane.lane), lane.first))).collect();
+        let firsts: BTreeMap<_, _> = world
+            .journal()
+            .lanes()
+            .iter()
+            .flat_map(|view| view.lanes.iter().map(|lane| (lane_key(view.epoch, lane.lane), lane.first)))
+            .collect();
         world.acked.retain(|key, _| firsts.get(&key.lane_key()).is_some_and(|first| key.seq >= *first));
         world.disk.kill();
         world.open();
         assert!(world.verify().is_empty());
     }
-    assert!(segments.iter().all(|count| *count + 2 >= segments[0]), "room does not shrink from round to round: {segments:?}");
+    assert!(
+        segments.iter().all(|count| *count + 2 >= segments[0]),
+        "room does not shrink from round to round: {segments:?}"
+    );
 }
 
 #[test]

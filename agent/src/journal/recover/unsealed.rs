@@ -1,0 +1,151 @@
+//! Taking over the unsealed segment: rot is marked, the tail is cut or proven, and what counts is on the medium before it is served.
+//!
+//! Invariant: the old file goes only when a fresh one with everything that counts is synced under its name.
+
+use std::sync::Arc;
+
+use super::tail::Tail;
+use super::{Found, Recovery, failed};
+use crate::journal::Open;
+use crate::journal::damage::{file_length, mend_header, quarantine, read_tolerant};
+use crate::journal::frame::{self, Seed};
+use crate::journal::limits::FRAME_HEADER_BYTES;
+use crate::journal::scan::{self, Content, Item};
+use crate::journal::segment::{Made, SegmentHeader};
+use crate::journal::types::{JournalError, OpenError, Position, TailCut};
+use crate::journal::writer::to_u32;
+
+impl Recovery {
+    /// Takes over the unsealed segment.
+    pub(super) fn unsealed(&mut self, found: Found) -> Result<Open, OpenError> {
+        let number = found.number;
+        let nonce = found.header.as_ref().map_or(self.nonce, |(header, _)| header.nonce);
+        let seed = Seed::new(nonce, number);
+        let bytes = read_tolerant(found.file.as_ref(), file_length(found.bytes) as usize);
+        let known = found.header.as_ref().map(|(_, length)| *length);
+        let items = scan::items(&bytes, seed, known.unwrap_or(0));
+        let header_bytes = known.or(items.items.first().map(|item| item.offset));
+        // Without a header nobody knows what the file held before.
+        let recycled = found.header.as_ref().is_none_or(|(header, _)| header.recycled);
+        let proven = found.header.as_ref().map_or(0, |(header, _)| header.proven).max(header_bytes.unwrap_or(0));
+        let tail = Tail::find(&items, &bytes, (proven, recycled), (&self.table, &self.cursor));
+        let table =
+            found.header.as_ref().map_or_else(|| self.table.entries.clone(), |(header, _)| header.table.clone());
+        let kept: Vec<Item> = items.items.iter().take(tail.kept).copied().collect();
+        let content = scan::content(&bytes, &kept, &mut self.table, &self.cursor);
+        self.gone.extend(&content.gone);
+        self.opened.clean = tail.clean;
+        let mut rot: Vec<(u32, u32)> = items
+            .bad
+            .iter()
+            .filter(|(start, _)| *start < tail.end && *start >= header_bytes.unwrap_or(0))
+            .map(|&(start, end)| (start, end.min(tail.end)))
+            .collect();
+        if let Some(short) = tail.proven_missing(&kept, header_bytes.unwrap_or(0)) {
+            rot.push(short);
+        }
+        self.report(number, &bytes, &rot, &content, found.header.is_none(), &tail);
+        let must_rewrite =
+            !rot.is_empty() || found.header.is_none() || tail.end > tail.proven || tail.cut_end > tail.end;
+        let made = if must_rewrite {
+            let header = SegmentHeader {
+                nonce,
+                table: table.clone(),
+                ..self.header(number, tail.end, self.sealed.last().map_or(0, |sealed| sealed.end))
+            };
+            let content = self.mended(&header, header_bytes, &bytes, tail.end, &rot, seed);
+            self.rewrite(number, &content, found, tail.cut_end)?
+        } else {
+            let (file, length) = (found.file, found.bytes.max(self.config.segment_bytes));
+            let allocated = if file.preallocate(length).is_ok() { length } else { found.bytes };
+            Made { file, bytes: allocated, header_bytes: header_bytes.unwrap_or(0) }
+        };
+        let mut open = Open::new(number, made, table);
+        open.end = tail.end.max(open.header_bytes);
+        open.identities = scan::identities(&bytes, &kept).into_iter().collect();
+        for local in &content.locals {
+            self.snapshots.add(Position::new(number, local.offset), local.part, local.parts);
+        }
+        self.wall_last = self.wall_last.max(content.wall_last);
+        open.content = content;
+        Ok(open)
+    }
+
+    /// Says what was found in the unsealed segment, and keeps the raw bytes.
+    fn report(
+        &mut self,
+        number: u32,
+        bytes: &[u8],
+        rot: &[(u32, u32)],
+        content: &Content,
+        header_is_bad: bool,
+        tail: &Tail,
+    ) {
+        let disk = Arc::clone(&self.disk);
+        let keep = |start: u32, end: u32| {
+            quarantine(disk.as_ref(), number, start, bytes.get(start as usize..end as usize).unwrap_or(&[]))
+        };
+        if !rot.is_empty() || header_is_bad || !content.gone.is_empty() {
+            let bad_bytes = rot.iter().map(|(start, end)| u64::from(end - start)).sum();
+            let damage = self.note("bytes of the last segment are damaged", number, bad_bytes, content.gone.clone());
+            damage.quarantined = rot.iter().filter_map(|(start, end)| keep(*start, *end)).collect();
+            damage.offset = rot.first().map_or(0, |(start, _)| *start);
+            damage.end_unknown = header_is_bad && tail.kept == 0;
+        }
+        if tail.cut_end > tail.end {
+            self.opened.tail_cut = Some(TailCut {
+                position: Position::new(number, tail.end),
+                bytes: u64::from(tail.cut_end - tail.end),
+                quarantined: keep(tail.end, tail.cut_end),
+                records: tail.cut_records.clone(),
+            });
+        }
+    }
+
+    /// What counts of the unsealed segment, byte for byte and at the same offsets, with holes where bytes are bad. Also says how long the
+    /// header is.
+    fn mended(
+        &mut self,
+        header: &SegmentHeader,
+        header_bytes: Option<u32>,
+        bytes: &[u8],
+        end: u32,
+        rot: &[(u32, u32)],
+        seed: Seed,
+    ) -> (Vec<u8>, u32) {
+        let mut content = match header_bytes {
+            Some(length) => mend_header(header.clone(), length),
+            None => header.encode(0),
+        };
+        let length = to_u32(content.len());
+        content.extend_from_slice(bytes.get(content.len()..end as usize).unwrap_or(&[]));
+        for &(start, end) in rot {
+            let hole = frame::hole(seed, start, end - start);
+            if let Some(place) = content.get_mut(start as usize..start as usize + FRAME_HEADER_BYTES) {
+                place.copy_from_slice(&hole);
+            }
+        }
+        self.opened.rewritten_bytes = content.len() as u64;
+        (content, length)
+    }
+
+    /// Puts the content into a fresh file of the same number. The old file, with what is cut off, vanishes when the fresh one, synced, takes
+    /// its name: positions stay what they were, and a box that loses power over and over writes into one segment.
+    fn rewrite(&mut self, number: u32, content: &(Vec<u8>, u32), old: Found, cut_end: u32) -> Result<Made, OpenError> {
+        let (content, header_bytes) = content;
+        match self.make(number, content, *header_bytes) {
+            Err(JournalError::Full) => {}
+            made => return Ok(made?),
+        }
+        // Not even one segment fits. Writing the same bytes to the same place proves them too, but for a medium that spoils a sector
+        // whose write it does not finish; a box that cannot start helps nobody.
+        let zeros = vec![0; (cut_end as usize).saturating_sub(content.len())];
+        let written = old
+            .file
+            .write_at(content, 0)
+            .and_then(|()| old.file.write_at(&zeros, content.len() as u64))
+            .and_then(|()| old.file.sync_data());
+        written.map_err(failed("write the last segment again"))?;
+        Ok(Made { file: old.file, bytes: old.bytes, header_bytes: *header_bytes })
+    }
+}
