@@ -41,7 +41,7 @@ const KEYS: &[Key] = &[
 ];
 
 const SCHEMA: Schema = Schema {
-    program: "the hub",
+    program: "hub",
     sample: "config/hub.toml",
     keys: KEYS,
     renamed: &[("mqtt.broker", "mqtt.url"), ("ledger.path", "ledger.url"), ("database.url", "ledger.url")],

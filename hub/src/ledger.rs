@@ -28,6 +28,9 @@ pub mod sqlite;
 mod tests;
 mod watch;
 
+#[cfg(test)]
+pub(crate) use tests::postgres_url;
+
 pub use desk::read_copy;
 pub use read::{
     AgentView, Cursor, EntryView, ExceptionFilter, ExceptionView, Gauges, LaneView, PageQuery,

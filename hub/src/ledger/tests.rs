@@ -19,7 +19,8 @@ use super::*;
 mod database;
 mod races;
 
-pub(crate) use database::{Place, places};
+pub(crate) use database::postgres_url;
+use database::{Place, places};
 
 const BOUNDS: PostingBounds = PostingBounds { records_max: 100, bytes_max: 1 << 20, opaque: false };
 
