@@ -219,12 +219,7 @@ pub struct Journal {
 
 impl Journal {
     /// Opens the journal of `source` below the disk's root, or makes it. `nonce`: 64 random bits, used where there is no journal yet.
-    pub fn open(
-        disk: Arc<dyn Disk>,
-        config: JournalConfig,
-        source: &Source,
-        nonce: u64,
-    ) -> Result<(Self, Opened), OpenError> {
+    pub fn open(disk: Arc<dyn Disk>, config: JournalConfig, source: &Source, nonce: u64) -> Result<(Self, Opened), OpenError> {
         recover::open(disk, config, source, nonce)
     }
 
@@ -237,13 +232,7 @@ impl Journal {
         let view = open.view(parts.nonce);
         let sealed = Arc::new(parts.sealed);
         let gone = Arc::new(parts.gone);
-        let catalog = Catalog {
-            sealed: Arc::clone(&sealed),
-            open: view,
-            gone: Arc::clone(&gone),
-            epochs: Arc::default(),
-            live: None,
-        };
+        let catalog = Catalog { sealed: Arc::clone(&sealed), open: view, gone: Arc::clone(&gone), epochs: Arc::default(), live: None };
         let mut journal = Self {
             disk: parts.disk,
             config: parts.config,
@@ -313,8 +302,7 @@ impl Journal {
                 return Ok(Found::Synced(position));
             }
         }
-        let offsets: Vec<u32> =
-            self.open.identities.range((key, 0)..=(key, u32::MAX)).map(|(_, offset)| *offset).collect();
+        let offsets: Vec<u32> = self.open.identities.range((key, 0)..=(key, u32::MAX)).map(|(_, offset)| *offset).collect();
         for offset in offsets {
             let position = Position::new(self.open.number, offset);
             if offset >= self.open.end {
@@ -337,8 +325,7 @@ impl Journal {
                 let found = self.handle_damage(sealed.number)?;
                 self.damage.extend(found);
                 let mended = self.sealed.iter().find(|other| other.number == sealed.number).cloned();
-                let again = mended
-                    .and_then(|mended| mended.filter.offsets(self.disk.as_ref(), sealed.number, &key).ok().flatten());
+                let again = mended.and_then(|mended| mended.filter.offsets(self.disk.as_ref(), sealed.number, &key).ok().flatten());
                 again.unwrap_or_default()
             }
         };
@@ -387,9 +374,7 @@ impl Journal {
             let ahead = bytes.get(..count).unwrap_or(&[]);
             match frame::decode(ahead, Seed::new(span.nonce, span.number), position.offset()) {
                 Decoded::Frame(view) if view.header.kind == Kind::Hole => return Err(ReadError::NotThere(position)),
-                Decoded::Frame(view) => {
-                    return replay::frame(view.header, view.payload).ok_or(ReadError::NotThere(position));
-                }
+                Decoded::Frame(view) => return replay::frame(view.header, view.payload).ok_or(ReadError::NotThere(position)),
                 Decoded::Short(wanted) if wanted > bytes.len() && wanted <= left => bytes.resize(wanted, 0),
                 Decoded::Short(_) | Decoded::Bad if span.hole_end(position.offset()).is_some() => {
                     return Err(ReadError::NotThere(position));

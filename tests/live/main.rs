@@ -9,4 +9,5 @@ mod postgres;
 mod promises;
 mod replay;
 mod stage;
+mod syncs;
 mod till;

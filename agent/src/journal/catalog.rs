@@ -27,6 +27,8 @@ pub(crate) struct Sealed {
     pub(crate) marks: Vec<Mark>,
     pub(crate) holes: Vec<(u32, u32)>,
     pub(crate) filter: Filter,
+    /// Epochs whose heads it states: while it is retained, the cursor keeps what the hub has of them.
+    pub(crate) named: Vec<Epoch>,
 }
 
 /// What readers see of the unsealed segment.
@@ -83,7 +85,7 @@ impl Sealed {
 impl Span<'_> {
     /// From where on to look for a record, if the lane has that number here.
     pub(crate) fn seek(&self, key: LaneKey, seq: Seq) -> Option<u32> {
-        let index = self.runs.iter().position(|run| run.key == key && run.last >= seq)?;
+        let index = self.runs.iter().position(|run| run.key == key && run.first <= seq && seq <= run.last)?;
         let number = u32::try_from(index).ok()?;
         let mark = self.marks.iter().rfind(|mark| mark.run == number && mark.seq <= seq);
         Some(mark.map_or(self.runs[index].start, |mark| mark.offset))

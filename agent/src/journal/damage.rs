@@ -10,6 +10,7 @@ use counterfoil_proto::id::SeqRange;
 
 use super::Journal;
 use super::catalog::Sealed;
+use super::cursor::Cursor;
 use super::disk::{self, Disk, DiskFile};
 use super::frame::{self, Seed};
 use super::index::{self, Meta};
@@ -45,16 +46,14 @@ pub(super) fn quarantine(disk: &dyn Disk, number: u32, offset: u32, bytes: &[u8]
     if used + bytes.len() as u64 > QUARANTINE_BYTES_MAX {
         return None;
     }
-    let name = (0..1000)
-        .map(|turn| format!("{number:010}-{offset:010}-{turn}.bin"))
-        .find(|name| kept.iter().all(|file| file.name != *name))?;
+    let name = (0..1000).map(|turn| format!("{number:010}-{offset:010}-{turn}.bin")).find(|name| kept.iter().all(|file| file.name != *name))?;
     disk::replace(disk, QUARANTINE, &name, bytes).ok()?;
     Some(name)
 }
 
-/// The heads before a segment and after it, as its runs tell.
-fn edges(runs: &[Run]) -> (Table, Vec<Entry>) {
-    let (mut before, mut after) = (Table::default(), Table::default());
+/// The heads before a segment and after it, as its runs tell; lanes without a run in it stand where they stand now.
+fn edges(runs: &[Run], now: &Table) -> (Table, Vec<Entry>) {
+    let (mut before, mut after) = (now.clone(), Table::default());
     for run in runs {
         before.set_head(run.key, Head { last: run.first.previous(), chain: run.before });
         after.set_head(run.key, Head { last: run.last, chain: run.after });
@@ -75,9 +74,8 @@ pub(super) struct Checked {
 pub(super) fn check_segment(
     bytes: &[u8],
     seed: Seed,
-    header_bytes: u32,
-    end: u32,
-    table: &mut Table,
+    (header_bytes, end): (u32, u32),
+    (table, cursor): (&mut Table, &Cursor),
     after: &[Entry],
 ) -> Checked {
     let bytes = bytes.get(..end as usize).unwrap_or(bytes);
@@ -86,21 +84,14 @@ pub(super) fn check_segment(
     if seen < end {
         bad.push((seen, end));
     }
-    let mut content = scan::content(bytes, &items, table);
-    content.state_entries(table, after, end, GoneReason::Damaged);
+    let mut content = scan::content(bytes, &items, table, cursor);
+    content.state_entries(table, cursor, after, end, GoneReason::Damaged);
     Checked { content, identities: scan::identities(bytes, &items), bad }
 }
 
 /// Quarantines bad regions of a segment and writes holes over them. Says which files keep the bytes, and which regions could not be
 /// overwritten. The caller syncs.
-pub(super) fn punch(
-    disk: &dyn Disk,
-    file: &dyn DiskFile,
-    seed: Seed,
-    number: u32,
-    bytes: &[u8],
-    bad: &[(u32, u32)],
-) -> (Vec<String>, Vec<(u32, u32)>) {
+pub(super) fn punch(disk: &dyn Disk, file: &dyn DiskFile, seed: Seed, number: u32, bytes: &[u8], bad: &[(u32, u32)]) -> (Vec<String>, Vec<(u32, u32)>) {
     let mut kept = Vec::new();
     let mut left = Vec::new();
     for &(start, end) in bad {
@@ -150,15 +141,14 @@ impl Journal {
         let (number, end) = (self.open.number, self.open.end);
         let seed = Seed::new(self.nonce, number);
         let bytes = read_tolerant(self.open.file.as_ref(), end as usize);
-        let (mut before, after) = edges(&self.open.content.runs);
-        let mut checked = check_segment(&bytes, seed, self.open.header_bytes, end, &mut before, &after);
+        let (mut before, after) = edges(&self.open.content.runs, &self.table);
+        let mut checked = check_segment(&bytes, seed, (self.open.header_bytes, end), (&mut before, &self.cursor), &after);
         checked.bad.retain(|bad| !self.open.holes.contains(bad));
         let header_is_bad = SegmentHeader::decode(&bytes).is_err();
         if checked.bad.is_empty() && !header_is_bad {
             return Ok(None);
         }
-        let (quarantined, left) =
-            punch(self.disk.as_ref(), self.open.file.as_ref(), seed, number, &bytes, &checked.bad);
+        let (quarantined, left) = punch(self.disk.as_ref(), self.open.file.as_ref(), seed, number, &bytes, &checked.bad);
         if header_is_bad {
             let header = self.header_of(number, self.open.table.clone());
             let mended = mend_header(header, self.open.header_bytes);
@@ -194,12 +184,12 @@ impl Journal {
         };
         let seed = Seed::new(old.nonce, number);
         let bytes = read_tolerant(file.as_ref(), old.end as usize);
-        let (mut before, after) = edges(&old.runs);
+        let (mut before, after) = edges(&old.runs, &self.table);
         let table = self.table_of(&old, &bytes);
-        let mut checked = check_segment(&bytes, seed, old.header_bytes, old.end, &mut before, &after);
+        let mut checked = check_segment(&bytes, seed, (old.header_bytes, old.end), (&mut before, &self.cursor), &after);
         checked.bad.retain(|bad| !old.holes.contains(bad));
         let header_is_bad = SegmentHeader::decode(&bytes).is_err();
-        let index_is_bad = !old.filter.pages_are_whole(disk.as_ref(), number).unwrap_or(false);
+        let index_is_bad = !self.side_is_whole(number);
         if checked.bad.is_empty() && !header_is_bad && !index_is_bad {
             return Ok(None);
         }
@@ -214,11 +204,7 @@ impl Journal {
         let meta = Meta::new(old.header_bytes, old.end, table, &checked.content, holes, &self.table);
         self.replace_sealed(&old, meta, &checked.identities)?;
         let gone = self.add_gone(&checked.content.gone);
-        let what = if checked.bad.is_empty() {
-            "a header or a side file is damaged"
-        } else {
-            "bytes of a segment are damaged"
-        };
+        let what = if checked.bad.is_empty() { "a header or a side file is damaged" } else { "bytes of a segment are damaged" };
         Ok(Some(damage(number, &checked.bad, quarantined, gone, what)))
     }
 
@@ -229,7 +215,7 @@ impl Journal {
         }
         match index::read(self.disk.as_ref(), old.number, old.nonce) {
             Ok(Some((meta, _, _))) => meta.table,
-            Ok(None) | Err(_) => edges(&old.runs).0.entries,
+            Ok(None) | Err(_) => edges(&old.runs, &Table::default()).0.entries,
         }
     }
 
@@ -238,6 +224,7 @@ impl Journal {
         let (filter, index_bytes) = written.map_err(|error| self.failed("write a side file", error))?;
         let sealed = Sealed {
             number: old.number,
+            named: meta.named(),
             nonce: old.nonce,
             header_bytes: meta.header_bytes,
             end: meta.end,
@@ -291,10 +278,7 @@ impl Journal {
         let (number, offset) = self.scrub_at;
         let span = match catalog.span(number).filter(|span| span.number != self.open.number) {
             Some(span) => Some((span, offset.max(span.header_bytes))),
-            None => catalog
-                .span_after(number)
-                .filter(|span| span.number != self.open.number)
-                .map(|span| (span, span.header_bytes)),
+            None => catalog.span_after(number).filter(|span| span.number != self.open.number).map(|span| (span, span.header_bytes)),
         };
         let Some((span, from)) = span else {
             self.scrub_at = (0, 0);
@@ -309,7 +293,7 @@ impl Journal {
             Some((bytes, offset)) => {
                 done.bytes = bytes;
                 self.scrub_at = (span.number, offset);
-                offset < span.end || self.side_is_whole(span.number)
+                offset < span.end || (self.side_is_whole(span.number) && self.header_is_whole(span.number))
             }
             None => false,
         };
@@ -322,12 +306,15 @@ impl Journal {
         Ok(done)
     }
 
+    fn header_is_whole(&self, number: u32) -> bool {
+        let file = self.disk.open_read(&path(&segment_name(number)));
+        file.is_ok_and(|file| matches!(SegmentHeader::read(file.as_ref()), Ok(Ok(_))))
+    }
+
     fn side_is_whole(&self, number: u32) -> bool {
         let sealed = self.sealed.iter().find(|sealed| sealed.number == number);
         let header = |nonce| matches!(index::read(self.disk.as_ref(), number, nonce), Ok(Some(_)));
-        sealed.is_none_or(|sealed| {
-            header(sealed.nonce) && sealed.filter.pages_are_whole(self.disk.as_ref(), number).unwrap_or(false)
-        })
+        sealed.is_none_or(|sealed| header(sealed.nonce) && sealed.filter.pages_are_whole(self.disk.as_ref(), number).unwrap_or(false))
     }
 }
 

@@ -208,9 +208,7 @@ mod tests {
         let mut bytes = Vec::new();
         encode(&mut bytes, seed, 128, &header(), b"payload");
         assert_eq!(bytes.len(), 48);
-        assert!(
-            matches!(decode(&bytes, seed, 128), Decoded::Frame(view) if view.header == header() && view.payload == b"payload")
-        );
+        assert!(matches!(decode(&bytes, seed, 128), Decoded::Frame(view) if view.header == header() && view.payload == b"payload"));
         assert!(matches!(decode(&bytes, seed, 136), Decoded::Bad));
         assert!(matches!(decode(&bytes, Seed::new(1, 3), 128), Decoded::Bad));
         assert!(matches!(decode(&bytes, Seed::new(2, 2), 128), Decoded::Bad));

@@ -48,14 +48,7 @@ pub(crate) struct Meta {
 }
 
 impl Meta {
-    pub(crate) fn new(
-        header_bytes: u32,
-        end: u32,
-        table: Vec<Entry>,
-        content: &Content,
-        holes: Vec<(u32, u32)>,
-        epochs: &Table,
-    ) -> Self {
+    pub(crate) fn new(header_bytes: u32, end: u32, table: Vec<Entry>, content: &Content, holes: Vec<(u32, u32)>, epochs: &Table) -> Self {
         let mut named: Vec<_> = content.runs.iter().map(|run| run.key.epoch).collect();
         named.dedup();
         Self {
@@ -75,6 +68,12 @@ impl Meta {
                 .collect(),
             holes,
         }
+    }
+
+    /// Epochs whose heads the segment states: in its table, or as a parent in a group header.
+    pub(crate) fn named(&self) -> Vec<Epoch> {
+        let parents = self.parents.iter().filter_map(|(_, parent)| *parent);
+        self.table.iter().map(|entry| entry.epoch).chain(parents).collect()
     }
 
     pub(crate) fn gone(&self) -> impl Iterator<Item = Gone> + '_ {
@@ -120,8 +119,7 @@ impl Filter {
                 bits[usize::try_from(bit / 8).expect("within the filter")] |= 1 << (bit % 8);
             }
         }
-        let fences =
-            keys.chunks(ENTRIES_PER_PAGE).filter_map(|page| page.first()).map(|(key, _)| prefix(key)).collect();
+        let fences = keys.chunks(ENTRIES_PER_PAGE).filter_map(|page| page.first()).map(|(key, _)| prefix(key)).collect();
         Self { bits, fences, block_bytes: 0, keys: keys.len() }
     }
 
@@ -230,13 +228,7 @@ fn encode(number: u32, nonce: u64, meta: &Meta, keys: &[(IdentityKey, u32)]) -> 
 }
 
 /// Writes a side file; durable when this returns. Also says how many bytes it has.
-pub(crate) fn write(
-    disk: &dyn Disk,
-    number: u32,
-    nonce: u64,
-    meta: &Meta,
-    keys: &[(IdentityKey, u32)],
-) -> io::Result<(Filter, u64)> {
+pub(crate) fn write(disk: &dyn Disk, number: u32, nonce: u64, meta: &Meta, keys: &[(IdentityKey, u32)]) -> io::Result<(Filter, u64)> {
     let (bytes, filter) = encode(number, nonce, meta, keys);
     disk::replace(disk, DIR, &index_name(number), &bytes)?;
     Ok((filter, bytes.len() as u64))
@@ -262,9 +254,9 @@ pub(crate) fn read(disk: &dyn Disk, number: u32, nonce: u64) -> io::Result<Optio
     if file.read_at(&mut block, 0)? < block_bytes {
         return Ok(None);
     }
-    Ok(decode(&block, number, nonce)
-        .filter(|(_, filter)| length >= block_bytes as u64 + (filter.fences.len() * PAGE_BYTES) as u64)
-        .map(|(meta, filter)| (meta, filter, length)))
+    Ok(decode(&block, number, nonce).filter(|(_, filter)| length >= block_bytes as u64 + (filter.fences.len() * PAGE_BYTES) as u64).map(
+        |(meta, filter)| (meta, filter, length),
+    ))
 }
 
 fn decode(block: &[u8], number: u32, nonce: u64) -> Option<(Meta, Filter)> {

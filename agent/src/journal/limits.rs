@@ -91,9 +91,14 @@ impl Default for JournalConfig {
 }
 
 impl JournalConfig {
+    /// Bytes that one more segment may take, with its side file: 20 bytes and a few bits per identity.
+    pub const fn turn_bytes_max(&self) -> u64 {
+        self.segment_bytes.saturating_add(self.segment_bytes / 8).saturating_add(16 * 1024)
+    }
+
     /// Bytes of the ballast: what draining a full disk may need, a checkpoint and a segment.
     pub const fn ballast_bytes(&self) -> u64 {
-        self.checkpoint_bytes_max.saturating_add(self.segment_bytes)
+        self.checkpoint_bytes_max.saturating_add(self.turn_bytes_max())
     }
 
     /// Bytes before the end of a segment at which the next group goes into a new one.

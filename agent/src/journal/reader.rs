@@ -140,9 +140,7 @@ impl Reader {
                 }
                 Reached::Missing(segment) => {
                     let now = self.current();
-                    let is_same = now
-                        .span(segment)
-                        .is_some_and(|span| Some(span.nonce) == catalog.span(segment).map(|span| span.nonce));
+                    let is_same = now.span(segment).is_some_and(|span| Some(span.nonce) == catalog.span(segment).map(|span| span.nonce));
                     if is_same && now.gone(key, from).is_none() {
                         return Ok(Read::Damaged { segment });
                     }
@@ -179,19 +177,13 @@ impl Reader {
         self.places.push(place);
     }
 
-    fn collect(
-        &self,
-        catalog: &Catalog,
-        place: &mut Place,
-        records_max: usize,
-        bytes_max: usize,
-    ) -> Result<Reached, ReadError> {
+    fn collect(&self, catalog: &Catalog, place: &mut Place, records_max: usize, bytes_max: usize) -> Result<Reached, ReadError> {
         let mut stored: Vec<Vec<u8>> = Vec::new();
         let mut bytes = 0;
         let last = catalog.last(place.key);
+        let Some(mut span) = catalog.span(place.walk.number) else { return Ok(Reached::Stale) };
+        place.walk.end = span.end;
         while place.next <= last && stored.len() < records_max.max(1) {
-            let Some(span) = catalog.span(place.walk.number) else { return Ok(Reached::Stale) };
-            place.walk.end = span.end;
             let before = place.walk.offset;
             let step = match place.walk.step() {
                 Ok(step) => step,
@@ -200,8 +192,7 @@ impl Reader {
             };
             match step {
                 Step::Frame { header, payload, .. } => {
-                    let is_ours =
-                        header.kind == Kind::Record && header.epoch == place.key.epoch && header.lane == place.key.lane;
+                    let is_ours = header.kind == Kind::Record && header.epoch == place.key.epoch && header.lane == place.key.lane;
                     if !is_ours || header.seq < place.next.0 {
                         continue;
                     }
@@ -222,18 +213,13 @@ impl Reader {
                     None => break,
                 },
                 Step::End => match catalog.span_after(place.walk.number) {
-                    Some(next) => {
-                        match Walk::open(self.disk.as_ref(), next.number, next.nonce, next.header_bytes, next.end) {
-                            Ok(walk) => place.walk = walk,
-                            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-                            Err(source) => {
-                                return Err(ReadError::Disk {
-                                    position: Position::new(next.number, next.header_bytes),
-                                    source,
-                                });
-                            }
+                    Some(next) => match Walk::open(self.disk.as_ref(), next.number, next.nonce, next.header_bytes, next.end) {
+                        Ok(walk) => (place.walk, span) = (walk, next),
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                        Err(source) => {
+                            return Err(ReadError::Disk { position: Position::new(next.number, next.header_bytes), source });
                         }
-                    }
+                    },
                     None => break,
                 },
             }

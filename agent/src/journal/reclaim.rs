@@ -3,6 +3,7 @@
 //! Invariant: a segment goes only when the hub has every record in it for good, a durable checkpoint and a complete state snapshot lie
 //! behind it, and the cursor that says so is on the disk. Not known here: how safety is learned.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use counterfoil_proto::time::WallTime;
@@ -116,9 +117,12 @@ impl Journal {
 
     /// Drops epochs that the hub has for good and of which nothing is retained, with their marks and lost ranges.
     fn forget_epochs(&mut self, leaving: &[Arc<Sealed>]) {
-        let remaining =
-            self.sealed.iter().skip(leaving.len()).flat_map(|sealed| &sealed.runs).chain(&self.open.content.runs);
-        let retained: std::collections::BTreeSet<_> = remaining.map(|run| run.key.epoch).collect();
+        let remaining = || self.sealed.iter().skip(leaving.len());
+        let runs = remaining().flat_map(|sealed| &sealed.runs).chain(&self.open.content.runs);
+        let retained: BTreeSet<_> = runs.map(|run| run.key.epoch).collect();
+        let mut named: BTreeSet<_> = remaining().flat_map(|sealed| sealed.named.iter().copied()).collect();
+        named.extend(self.open.table.iter().map(|entry| entry.epoch));
+        named.extend(self.table.entries.iter().filter_map(|entry| entry.parent));
         let last = self.table.entries.last().map(|entry| entry.epoch);
         let kept: Vec<_> = self
             .table
@@ -129,7 +133,8 @@ impl Journal {
             .collect();
         self.table.entries = kept;
         let table = &self.table;
-        self.cursor.places.retain(|key, _| table.get(key.epoch).is_some());
+        // As long as a table names an epoch, its marks tell that it is not lost.
+        self.cursor.places.retain(|key, _| named.contains(&key.epoch) || table.get(key.epoch).is_some());
         let cursor = &self.cursor;
         Arc::make_mut(&mut self.gone)
             .retain(|gone| table.get(gone.key.epoch).is_some() && gone.range.last > cursor.place(gone.key).floor);
@@ -138,21 +143,18 @@ impl Journal {
     /// How much fits. Lets go of the ballast when the disk is full, and takes it back before it says otherwise again.
     pub fn room(&mut self) -> Result<Room, JournalError> {
         self.check()?;
-        let free =
-            self.disk.free_bytes().map_err(|source| JournalError::Disk { what: "ask for free space", source })?;
+        let free = self.disk.free_bytes().map_err(|source| JournalError::Disk { what: "ask for free space", source })?;
         let spares: u64 = self.spares.iter().map(|(_, bytes)| *bytes).sum();
         let left = |used: u64| {
             let below_cap = self.config.bytes_max.saturating_sub(used);
             below_cap.min(free.saturating_sub(self.config.free_bytes_min)) + spares
         };
         let segment = self.config.segment_bytes;
-        // The side file of a segment comes on top of it.
-        let turn = segment + segment / 8;
+        let turn = self.config.turn_bytes_max();
         let left = left(self.used_bytes());
         if self.ballast_bytes == 0 {
             // Full until the ballast and a segment or two fit: accepting on the last byte would only bring it back at once.
-            if left < self.config.ballast_bytes() + 2 * turn || make_ballast(self.disk.as_ref(), &self.config).is_err()
-            {
+            if left < self.config.ballast_bytes() + 2 * turn || make_ballast(self.disk.as_ref(), &self.config).is_err() {
                 self.is_short = true;
                 return Ok(Room::Full);
             }

@@ -3,7 +3,7 @@
 //! Invariant: what a till was told (synced, hence proven by something written later) is never cut; what is served afterwards is on the
 //! medium, not only in the page cache; each lost record that anything still names is named. Not known here: epochs to come.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -70,12 +70,7 @@ struct Recovery {
     opened: Opened,
 }
 
-pub(super) fn open(
-    disk: Arc<dyn Disk>,
-    config: JournalConfig,
-    source: &Source,
-    nonce: u64,
-) -> Result<(Journal, Opened), OpenError> {
+pub(super) fn open(disk: Arc<dyn Disk>, config: JournalConfig, source: &Source, nonce: u64) -> Result<(Journal, Opened), OpenError> {
     config.check().map_err(|rule| OpenError::Config { rule })?;
     let lock = take_lock(disk.as_ref())?;
     let files = survey(disk.as_ref()).map_err(failed("list the journal's files"))?;
@@ -145,15 +140,7 @@ enum Binding {
 
 impl Recovery {
     fn note(&mut self, what: &'static str, segment: u32, bytes: u64, gone: Vec<Gone>) -> &mut Damage {
-        self.opened.damage.push(Damage {
-            segment,
-            offset: 0,
-            bytes,
-            what,
-            quarantined: Vec::new(),
-            gone,
-            end_unknown: false,
-        });
+        self.opened.damage.push(Damage { segment, offset: 0, bytes, what, quarantined: Vec::new(), gone, end_unknown: false });
         self.opened.damage.last_mut().expect("it was just pushed")
     }
 
@@ -263,17 +250,13 @@ impl Recovery {
     fn fresh(&mut self, numbers: &[u32], binding: Binding, files: &Files) -> Result<Open, OpenError> {
         let known = numbers.last().copied().unwrap_or(0).max(self.cursor.segment);
         let spare = files.spares.iter().filter_map(|(name, _)| number_of(name, "spare-", "")).max().unwrap_or(0);
-        self.opened.created = numbers.is_empty()
-            && binding == Binding::Missing
-            && self.cursor.places.is_empty()
-            && self.cursor.segment == 0;
+        self.opened.created = numbers.is_empty() && binding == Binding::Missing && self.cursor.places.is_empty() && self.cursor.segment == 0;
         let mut number = known.max(spare) + 1;
         if !self.opened.created {
             // The number after the last known one was in use and is lost.
             let lost = number;
             number += 1;
-            self.note("the last segment file is missing; what was in it cannot be named", lost, 0, Vec::new())
-                .end_unknown = true;
+            self.note("the last segment file is missing; what was in it cannot be named", lost, 0, Vec::new()).end_unknown = true;
         }
         let header = self.header(number, 0, self.sealed.last().map_or(0, |sealed| sealed.end));
         let content = header.encode(0);
@@ -310,45 +293,20 @@ impl Recovery {
 
     /// Takes over the heads that a segment's table states for the log before it; what they count beyond what was found is lost.
     fn merge_table(&mut self, entries: &[Entry], number: u32, previous: Option<u32>) {
-        for entry in entries {
-            let is_new = self.table.get(entry.epoch).is_none();
-            self.table.entry(entry.epoch, entry.parent);
-            for (lane, stated) in entry.lanes() {
-                let key = LaneKey { epoch: entry.epoch, lane };
-                if is_new || self.table.head(key).last == Seq::NONE {
-                    // What was given back, or is safe anyway, is not lost.
-                    let place = self.cursor.place(key);
-                    let last = place.floor.max(place.marks.safe).min(stated.last);
-                    if last > Seq::NONE {
-                        let chain = if last == stated.last { stated.chain } else { None };
-                        self.table.set_head(key, Head { last, chain });
-                    }
-                }
-            }
-        }
         let is_next = previous.is_some_and(|previous| previous + 1 == number);
         let reason = if is_next { GoneReason::Damaged } else { GoneReason::Missing };
         let mut content = Content::default();
-        content.state_entries(&mut self.table, entries, 0, reason);
+        content.state_entries(&mut self.table, &self.cursor, entries, 0, reason);
         if content.gone.is_empty() {
             return;
         }
         self.gone.extend(&content.gone);
-        let noted = self
-            .opened
-            .damage
-            .last_mut()
-            .filter(|damage| !is_next && previous.is_some_and(|before| damage.segment == before + 1));
+        let noted = self.opened.damage.last_mut().filter(|damage| !is_next && previous.is_some_and(|before| damage.segment == before + 1));
         match noted {
             Some(damage) => damage.gone.extend(&content.gone),
             None => {
                 let what = if is_next { "the end of a segment is lost" } else { "segment files are missing" };
-                self.note(
-                    what,
-                    previous.map_or(number.saturating_sub(1), |before| before + u32::from(!is_next)),
-                    0,
-                    content.gone,
-                );
+                self.note(what, previous.map_or(number.saturating_sub(1), |before| before + u32::from(!is_next)), 0, content.gone);
             }
         }
     }
@@ -358,10 +316,7 @@ impl Recovery {
         let number = found.number;
         let nonce = found.header.as_ref().map_or(self.nonce, |(header, _)| header.nonce);
         let index = index::read(self.disk.as_ref(), number, nonce).map_err(failed("read a side file"))?;
-        let known_end = index
-            .as_ref()
-            .map(|(meta, _, _)| meta.end)
-            .or(next.as_ref().map(|next| next.previous_end).filter(|end| *end > 0));
+        let known_end = index.as_ref().map(|(meta, _, _)| meta.end).or(next.as_ref().map(|next| next.previous_end).filter(|end| *end > 0));
         match index {
             Some((meta, filter, index_bytes)) if u64::from(meta.end) <= found.bytes && found.header.is_some() => {
                 self.take_over(number, nonce, meta, filter, found.bytes + index_bytes);
@@ -387,6 +342,7 @@ impl Recovery {
         }
         self.wall_last = self.wall_last.max(Some(meta.wall_last));
         self.sealed.push(Arc::new(Sealed {
+            named: meta.named(),
             number,
             nonce,
             header_bytes: meta.header_bytes,
@@ -401,14 +357,7 @@ impl Recovery {
     }
 
     /// Reads a whole sealed segment, mends it, and writes its side file anew.
-    fn rescan(
-        &mut self,
-        found: Found,
-        nonce: u64,
-        meta: Option<Meta>,
-        known_end: Option<u32>,
-        next: Option<SegmentHeader>,
-    ) -> Result<(), OpenError> {
+    fn rescan(&mut self, found: Found, nonce: u64, meta: Option<Meta>, known_end: Option<u32>, next: Option<SegmentHeader>) -> Result<(), OpenError> {
         let number = found.number;
         let seed = Seed::new(nonce, number);
         let length = known_end.unwrap_or_else(|| file_length(found.bytes));
@@ -422,21 +371,13 @@ impl Recovery {
             .or(items.first().map(|item| item.offset))
             .unwrap_or(0);
         let end = known_end.or(items.last().map(Item::end)).unwrap_or(header_bytes).max(header_bytes);
-        let table = found
-            .header
-            .as_ref()
-            .map(|(header, _)| header.table.clone())
-            .or(meta.as_ref().map(|meta| meta.table.clone()));
+        let table = found.header.as_ref().map(|(header, _)| header.table.clone()).or(meta.as_ref().map(|meta| meta.table.clone()));
         let table = table.unwrap_or_else(|| self.table.entries.clone());
         if found.header.is_none() {
-            self.merge_table(
-                &table,
-                number,
-                self.sealed.last().map(|sealed| sealed.number).filter(|last| last + 1 == number),
-            );
+            self.merge_table(&table, number, self.sealed.last().map(|sealed| sealed.number).filter(|last| last + 1 == number));
         }
         let after = next.map(|next| next.table).unwrap_or_default();
-        let checked = check_segment(&bytes, seed, header_bytes, end, &mut self.table, &after);
+        let checked = check_segment(&bytes, seed, (header_bytes, end), (&mut self.table, &self.cursor), &after);
         let (quarantined, holes) = punch(self.disk.as_ref(), found.file.as_ref(), seed, number, &bytes, &checked.bad);
         if found.header.is_none() && header_bytes > 0 {
             let header = SegmentHeader { table: table.clone(), nonce, ..self.header(number, 0, 0) };
@@ -472,33 +413,23 @@ impl Recovery {
         // Without a header nobody knows what the file held before.
         let recycled = found.header.as_ref().is_none_or(|(header, _)| header.recycled);
         let proven = found.header.as_ref().map_or(0, |(header, _)| header.proven).max(header_bytes.unwrap_or(0));
-        let tail = Tail::find(&items, &bytes, proven, recycled, &self.table);
-        let table =
-            found.header.as_ref().map_or_else(|| self.table.entries.clone(), |(header, _)| header.table.clone());
+        let tail = Tail::find(&items, &bytes, (proven, recycled), (&self.table, &self.cursor));
+        let table = found.header.as_ref().map_or_else(|| self.table.entries.clone(), |(header, _)| header.table.clone());
         let kept: Vec<Item> = items.items.iter().take(tail.kept).copied().collect();
-        let content = scan::content(&bytes, &kept, &mut self.table);
+        let content = scan::content(&bytes, &kept, &mut self.table, &self.cursor);
         self.gone.extend(&content.gone);
         self.opened.clean = tail.clean;
-        let mut rot: Vec<(u32, u32)> = items
-            .bad
-            .iter()
-            .filter(|(start, _)| *start < tail.end && *start >= header_bytes.unwrap_or(0))
-            .map(|&(start, end)| (start, end.min(tail.end)))
-            .collect();
+        let mut rot: Vec<(u32, u32)> =
+            items.bad.iter().filter(|(start, _)| *start < tail.end && *start >= header_bytes.unwrap_or(0)).map(|&(start, end)| (start, end.min(tail.end))).collect();
         if let Some(short) = tail.proven_missing(&kept, header_bytes.unwrap_or(0)) {
             rot.push(short);
         }
         self.report(number, &bytes, &rot, &content, found.header.is_none(), &tail);
-        let must_rewrite =
-            !rot.is_empty() || found.header.is_none() || tail.end > tail.proven || tail.cut_end > tail.end;
+        let must_rewrite = !rot.is_empty() || found.header.is_none() || tail.end > tail.proven || tail.cut_end > tail.end;
         let made = if must_rewrite {
-            let header = SegmentHeader {
-                nonce,
-                table: table.clone(),
-                ..self.header(number, tail.end, self.sealed.last().map_or(0, |sealed| sealed.end))
-            };
-            drop(found);
-            self.rewrite(number, &header, header_bytes, &bytes, tail.end, &rot, seed)?
+            let header = SegmentHeader { nonce, table: table.clone(), ..self.header(number, tail.end, self.sealed.last().map_or(0, |sealed| sealed.end)) };
+            let content = self.mended(&header, header_bytes, &bytes, tail.end, &rot, seed);
+            self.rewrite(number, &content, found, tail.cut_end)?
         } else {
             let (file, length) = (found.file, found.bytes.max(self.config.segment_bytes));
             let allocated = if file.preallocate(length).is_ok() { length } else { found.bytes };
@@ -516,19 +447,9 @@ impl Recovery {
     }
 
     /// Says what was found in the unsealed segment, and keeps the raw bytes.
-    fn report(
-        &mut self,
-        number: u32,
-        bytes: &[u8],
-        rot: &[(u32, u32)],
-        content: &Content,
-        header_is_bad: bool,
-        tail: &Tail,
-    ) {
+    fn report(&mut self, number: u32, bytes: &[u8], rot: &[(u32, u32)], content: &Content, header_is_bad: bool, tail: &Tail) {
         let disk = Arc::clone(&self.disk);
-        let keep = |start: u32, end: u32| {
-            quarantine(disk.as_ref(), number, start, bytes.get(start as usize..end as usize).unwrap_or(&[]))
-        };
+        let keep = |start: u32, end: u32| quarantine(disk.as_ref(), number, start, bytes.get(start as usize..end as usize).unwrap_or(&[]));
         if !rot.is_empty() || header_is_bad || !content.gone.is_empty() {
             let bad_bytes = rot.iter().map(|(start, end)| u64::from(end - start)).sum();
             let damage = self.note("bytes of the last segment are damaged", number, bad_bytes, content.gone.clone());
@@ -546,19 +467,9 @@ impl Recovery {
         }
     }
 
-    /// Copies what counts of the unsealed segment, byte for byte and at the same offsets, into a fresh file of the same number. The old
-    /// file, with what is cut off, vanishes when the fresh one, synced, takes its name: positions stay what they were, and a box that
-    /// loses power over and over writes into one segment.
-    fn rewrite(
-        &mut self,
-        number: u32,
-        header: &SegmentHeader,
-        header_bytes: Option<u32>,
-        bytes: &[u8],
-        end: u32,
-        rot: &[(u32, u32)],
-        seed: Seed,
-    ) -> Result<Made, OpenError> {
+    /// What counts of the unsealed segment, byte for byte and at the same offsets, with holes where bytes are bad. Also says how long the
+    /// header is.
+    fn mended(&mut self, header: &SegmentHeader, header_bytes: Option<u32>, bytes: &[u8], end: u32, rot: &[(u32, u32)], seed: Seed) -> (Vec<u8>, u32) {
         let mut content = match header_bytes {
             Some(length) => mend_header(header.clone(), length),
             None => header.encode(0),
@@ -572,7 +483,39 @@ impl Recovery {
             }
         }
         self.opened.rewritten_bytes = content.len() as u64;
-        Ok(self.make(number, &content, length)?)
+        (content, length)
+    }
+
+    /// Puts the content into a fresh file of the same number. The old file, with what is cut off, vanishes when the fresh one, synced, takes
+    /// its name: positions stay what they were, and a box that loses power over and over writes into one segment.
+    fn rewrite(&mut self, number: u32, content: &(Vec<u8>, u32), old: Found, cut_end: u32) -> Result<Made, OpenError> {
+        let (content, header_bytes) = content;
+        match self.make(number, content, *header_bytes) {
+            Err(JournalError::Full) => {}
+            made => return Ok(made?),
+        }
+        // Not even one segment fits. Writing the same bytes to the same place proves them too, but for a medium that spoils a sector
+        // whose write it does not finish; a box that cannot start helps nobody.
+        let zeros = vec![0; (cut_end as usize).saturating_sub(content.len())];
+        let written = old
+            .file
+            .write_at(content, 0)
+            .and_then(|()| old.file.write_at(&zeros, content.len() as u64))
+            .and_then(|()| old.file.sync_data());
+        written.map_err(failed("write the last segment again"))?;
+        Ok(Made { file: old.file, bytes: old.bytes, header_bytes: *header_bytes })
+    }
+
+    /// Drops epochs that tables still name but that the hub has for good and of which nothing is retained.
+    fn forget_epochs(&mut self, open: &Open) {
+        let runs = self.sealed.iter().flat_map(|sealed| &sealed.runs).chain(&open.content.runs);
+        let retained: BTreeSet<_> = runs.map(|run| run.key.epoch).collect();
+        let last = self.table.entries.last().map(|entry| entry.epoch);
+        let cursor = &self.cursor;
+        self.table.entries.retain(|entry| {
+            let is_safe = entry.lanes().all(|(lane, head)| head.last <= cursor.place(LaneKey { epoch: entry.epoch, lane }).marks.safe);
+            Some(entry.epoch) == last || retained.contains(&entry.epoch) || !is_safe
+        });
     }
 
     fn finish(mut self, open: Open, lock: Box<dyn DiskLock>) -> Result<(Journal, Opened), OpenError> {
@@ -582,6 +525,7 @@ impl Recovery {
             self.ballast_bytes = if made.is_ok() { self.config.ballast_bytes() } else { 0 };
         }
         self.gone.sort_by_key(|gone| (gone.key, gone.range.first));
+        self.forget_epochs(&open);
         self.opened.behind_hub = self
             .table
             .entries
@@ -638,25 +582,18 @@ struct Tail {
 impl Tail {
     /// `proven` is what the segment's header says. Each frame proves what stood before its group; the frames of the last group are kept
     /// as long as they follow each other without a hole.
-    fn find(found: &scan::Items, bytes: &[u8], proven: u32, recycled: bool, table: &Table) -> Self {
+    fn find(found: &scan::Items, bytes: &[u8], (proven, recycled): (u32, bool), (table, cursor): (&Table, &Cursor)) -> Self {
         let items = &found.items;
-        let proven = items
-            .iter()
-            .filter(|item| item.header.kind != Kind::Hole)
-            .map(|item| item.header.group)
-            .fold(proven, u32::max);
+        let proven = items.iter().filter(|item| item.header.kind != Kind::Hole).map(|item| item.header.group).fold(proven, u32::max);
         let split = items.partition_point(|item| item.offset < proven);
         let mut heads = table.clone();
-        scan::content(bytes, &items[..split.min(items.len())], &mut heads);
-        let mut tail =
-            Self { proven, end: proven, kept: split, cut_end: proven, cut_records: Vec::new(), clean: false };
+        scan::content(bytes, &items[..split.min(items.len())], &mut heads, cursor);
+        let mut tail = Self { proven, end: proven, kept: split, cut_end: proven, cut_records: Vec::new(), clean: false };
         let mut group_end = proven;
         for item in &items[split..] {
             let follows = item.offset == tail.end
-                || (tail.end == proven
-                    && item.header.group == proven
-                    && item.offset - proven <= GROUP_HEADER_BYTES_MAX);
-            if !follows || tail.clean || !advance(&mut heads, item, bytes) {
+                || (tail.end == proven && item.header.group == proven && item.offset - proven <= GROUP_HEADER_BYTES_MAX);
+            if !follows || tail.clean || !advance(&mut heads, cursor, item, bytes) {
                 break;
             }
             tail.kept += 1;
@@ -703,7 +640,7 @@ impl Tail {
 }
 
 /// Whether a frame continues its lane; moves the lane on.
-fn advance(heads: &mut Table, item: &Item, bytes: &[u8]) -> bool {
+fn advance(heads: &mut Table, cursor: &Cursor, item: &Item, bytes: &[u8]) -> bool {
     let key = LaneKey { epoch: item.header.epoch, lane: item.header.lane };
     match item.header.kind {
         Kind::Record => {
@@ -717,7 +654,7 @@ fn advance(heads: &mut Table, item: &Item, bytes: &[u8]) -> bool {
         Kind::Group | Kind::Closing => {
             // It may tell of records lost before it: the numbers go on behind them.
             if let Some(group) = GroupHeader::decode(item.payload(bytes)) {
-                Content::default().state_entries(heads, &group.entries, 0, GoneReason::Damaged);
+                Content::default().state_entries(heads, cursor, &group.entries, 0, GoneReason::Damaged);
             }
             true
         }

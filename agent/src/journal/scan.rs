@@ -3,10 +3,11 @@
 //! Invariant: each record that was once counted (by a head stated later) and is not there ends up in exactly one `Gone`. Used to open the
 //! unsealed segment, to rebuild a side file, and to deal with damage. Not known here: how bytes are read or repaired.
 
-use counterfoil_proto::id::{Chain, Digest, Lane, LaneKey, Seq, SeqRange};
+use counterfoil_proto::id::{Chain, Digest, LaneKey, Seq, SeqRange};
 use counterfoil_proto::record::Record;
 use counterfoil_proto::time::WallTime;
 
+use super::cursor::Cursor;
 use super::frame::{self, Decoded, Kind, Seed};
 use super::limits::MARK_BYTES;
 use super::table::{Entry, GroupHeader, Head, Table};
@@ -132,21 +133,23 @@ impl Content {
     fn run(&mut self, key: LaneKey, before: Head, offset: u32) -> usize {
         self.runs.iter().rposition(|run| run.key == key).unwrap_or_else(|| {
             let first = before.last.next();
-            self.runs.push(Run {
-                key,
-                first,
-                before: before.chain,
-                last: before.last,
-                after: before.chain,
-                start: offset,
-            });
+            self.runs.push(Run { key, first, before: before.chain, last: before.last, after: before.chain, start: offset });
             self.runs.len() - 1
         })
     }
 
     /// Notes that a head was stated at `offset`; what it counts and the frames before did not show is gone.
-    fn state_head(&mut self, table: &mut Table, key: LaneKey, stated: Head, offset: u32, reason: GoneReason) {
-        let known = table.head(key);
+    fn state_head(&mut self, (table, cursor): (&mut Table, &Cursor), key: LaneKey, stated: Head, offset: u32, reason: GoneReason) {
+        let mut known = table.head(key);
+        if known.last == Seq::NONE {
+            // Nothing of the lane was met: what was given back, or is safe anyway, is not lost.
+            let place = cursor.place(key);
+            let last = place.floor.max(place.marks.safe).min(stated.last);
+            if last > Seq::NONE {
+                known = Head { last, chain: stated.chain.filter(|_| last == stated.last) };
+                table.set_head(key, known);
+            }
+        }
         if stated.last > known.last {
             let range = SeqRange { first: known.last.next(), last: stated.last };
             self.gone.push(Gone { key, range, reason, chain_after: stated.chain });
@@ -166,18 +169,19 @@ impl Content {
     }
 
     /// Notes heads that a later table states: what is missing up to there was in this segment.
-    pub(crate) fn state_entries(&mut self, table: &mut Table, entries: &[Entry], offset: u32, reason: GoneReason) {
+    pub(crate) fn state_entries(&mut self, table: &mut Table, cursor: &Cursor, entries: &[Entry], offset: u32, reason: GoneReason) {
         for entry in entries {
             table.entry(entry.epoch, entry.parent);
             for (lane, head) in entry.lanes() {
-                self.state_head(table, LaneKey { epoch: entry.epoch, lane }, head, offset, reason);
+                self.state_head((table, cursor), LaneKey { epoch: entry.epoch, lane }, head, offset, reason);
             }
         }
     }
 }
 
-/// Adds up frames. `table` holds the heads before the segment and, afterwards, those at its end.
-pub(crate) fn content(bytes: &[u8], items: &[Item], table: &mut Table) -> Content {
+/// Adds up frames. `table` holds the heads before the segment and, afterwards, those at its end; `cursor` says what of lanes that it does
+/// not name is no loss.
+pub(crate) fn content(bytes: &[u8], items: &[Item], table: &mut Table, cursor: &Cursor) -> Content {
     let mut content = Content::default();
     for item in items {
         let key = LaneKey { epoch: item.header.epoch, lane: item.header.lane };
@@ -209,7 +213,7 @@ pub(crate) fn content(bytes: &[u8], items: &[Item], table: &mut Table) -> Conten
                     if item.header.kind == Kind::Group {
                         content.wall_last = content.wall_last.max(Some(group.wall));
                     }
-                    content.state_entries(table, &group.entries, item.offset, GoneReason::Damaged);
+                    content.state_entries(table, cursor, &group.entries, item.offset, GoneReason::Damaged);
                 }
             }
             Kind::Hole => {}
@@ -221,7 +225,7 @@ pub(crate) fn content(bytes: &[u8], items: &[Item], table: &mut Table) -> Conten
 /// The identities of the records among `items`, with their offsets. Records of later versions cannot be read and have none.
 pub(crate) fn identities(bytes: &[u8], items: &[Item]) -> Vec<(IdentityKey, u32)> {
     let mut keys = Vec::new();
-    for item in items.iter().filter(|item| item.header.kind == Kind::Record && item.header.lane != Lane::Ops) {
+    for item in items.iter().filter(|item| item.header.kind == Kind::Record) {
         if let Ok(record) = Record::decode(item.payload(bytes)) {
             keys.extend(IdentityKey::of_envelope(&record.envelope).into_iter().map(|key| (key, item.offset)));
         }

@@ -127,9 +127,7 @@ impl SegmentHeader {
         let (number, proven, nonce, previous_end) = (pieces.u32()?, pieces.u32()?, pieces.u64()?, pieces.u32()?);
         pieces.u32()?;
         let wall = WallTime(pieces.i64()?);
-        let name = |length: u8, field: &[u8]| {
-            field.get(..usize::from(length)).map(<[u8]>::to_vec).and_then(|name| String::from_utf8(name).ok())
-        };
+        let name = |length: u8, field: &[u8]| field.get(..usize::from(length)).map(<[u8]>::to_vec).and_then(|name| String::from_utf8(name).ok());
         let store_id = name(pieces.u8()?, &pieces.array::<32>()?)?;
         let agent_id = name(pieces.u8()?, &pieces.array::<31>()?)?;
         let source = Source { store_id: StoreId::new(&store_id).ok()?, agent_id: AgentId::new(&agent_id).ok()? };
@@ -166,18 +164,12 @@ pub(crate) struct Made {
 
 /// Makes the file of a segment: `content` (header and, for a rewritten one, frames), allocated up to `bytes`, synced, then named, then
 /// the directory synced. A spare file is used where one is given.
-pub(crate) fn make(
-    disk: &dyn Disk,
-    number: u32,
-    content: &[u8],
-    header_bytes: u32,
-    bytes: u64,
-    spare: Option<&str>,
-) -> io::Result<Made> {
+pub(crate) fn make(disk: &dyn Disk, number: u32, content: &[u8], header_bytes: u32, bytes: u64, spare: Option<&str>) -> io::Result<Made> {
     let fresh = spare.map_or_else(|| path(&format!("{}.new", segment_name(number))), path);
     let file = if spare.is_some() { disk.open(&fresh)? } else { disk.create(&fresh)? };
     let written = (|| {
-        let bytes = bytes.max(content.len() as u64);
+        // Longer than its content, so that its length never looks like that of a sealed file.
+        let bytes = bytes.max(content.len() as u64 + 64);
         file.preallocate(bytes)?;
         file.write_at(content, 0)?;
         file.sync_data()?;

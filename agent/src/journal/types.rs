@@ -346,9 +346,7 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// It belongs to another store or agent.
-    #[error(
-        "The data directory belongs to {found}, the configuration says {expected}. Point data_dir elsewhere or correct store_id and agent_id"
-    )]
+    #[error("The data directory belongs to {found}, the configuration says {expected}. Point data_dir elsewhere or correct store_id and agent_id")]
     ForeignSource {
         /// Whom it belongs to.
         found: String,

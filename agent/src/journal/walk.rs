@@ -27,7 +27,11 @@ pub(crate) struct Walk {
 #[derive(Debug)]
 pub(crate) enum Step<'a> {
     /// A frame; the walk stands behind it.
-    Frame { offset: u32, header: Header, payload: &'a [u8] },
+    Frame {
+        offset: u32,
+        header: Header,
+        payload: &'a [u8],
+    },
     /// The end.
     End,
     /// Bytes that are no frame; the walk stays.
@@ -120,9 +124,7 @@ impl Walk {
         let count = match self.file.read_at(&mut self.buffer, u64::from(self.offset)) {
             Ok(count) => count,
             // The bad sector may lie behind what is wanted.
-            Err(_) => {
-                self.file.read_at(self.buffer.get_mut(..wanted).unwrap_or(&mut []), u64::from(self.offset))?.min(wanted)
-            }
+            Err(_) => self.file.read_at(self.buffer.get_mut(..wanted).unwrap_or(&mut []), u64::from(self.offset))?.min(wanted),
         };
         self.buffer.truncate(count);
         Ok(count >= wanted)

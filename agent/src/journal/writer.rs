@@ -19,8 +19,8 @@ use super::table::{Entry, GroupHeader, Head, lane_index};
 use super::types::{Committed, IdentityKey, JournalError, Position, StageError, Staged};
 use super::{Journal, Open};
 
-/// Allocated behind the end of a group that runs over its segment, so that a file's length never looks like that of a sealed one.
-const OVERRUN_BYTES: u64 = 64 * 1024;
+/// Kept behind the end of a group that runs over its segment, so that a file's length never looks like that of a sealed one.
+const OVERRUN_BYTES: u64 = 64;
 
 /// Buffers above this are given back after the commit.
 const BUFFER_KEPT_BYTES: usize = 1024 * 1024;
@@ -94,7 +94,9 @@ impl Journal {
     fn begin(&mut self) -> Result<&mut Group, JournalError> {
         self.check()?;
         if self.group.is_none() {
-            if u64::from(self.open.end) + self.config.turn_bytes() > self.config.segment_bytes {
+            // A table that fills a segment by itself must not make every group turn it.
+            let length = self.config.segment_bytes.max(2 * u64::from(self.open.header_bytes));
+            if u64::from(self.open.end) + self.config.turn_bytes() > length {
                 self.turn()?;
             }
             let entries = self.group_entries();
@@ -228,7 +230,7 @@ impl Journal {
     fn write_group(&mut self, group: &Group) -> Result<(), JournalError> {
         let start = u64::from(group.start);
         let end = start + group.buffer.len() as u64;
-        if end > self.open.allocated {
+        if end + OVERRUN_BYTES > self.open.allocated {
             if let Err(error) = self.open.file.preallocate(end + OVERRUN_BYTES) {
                 return Err(self.failed("allocate room for a group", error));
             }
@@ -251,6 +253,7 @@ impl Journal {
     fn take_back(&mut self, start: u64, source: io::Error) -> JournalError {
         if is_full(&source) && self.open.file.truncate(start).is_ok() {
             self.open.allocated = start;
+            drop(self.open.file.truncate(start + OVERRUN_BYTES));
             // Best effort: the next group allocates what it needs.
             if self.open.file.preallocate(self.config.segment_bytes).is_ok() {
                 self.open.allocated = self.config.segment_bytes.max(start);
@@ -289,8 +292,8 @@ impl Journal {
     /// Seals the open segment and goes on in a new one. Nothing is staged.
     fn turn(&mut self) -> Result<(), JournalError> {
         assert!(self.group.is_none(), "groups do not span segments");
-        let bytes = self.config.segment_bytes;
-        if self.spares.is_empty() && self.used_bytes() + bytes > self.config.bytes_max {
+        let bytes = if self.spares.is_empty() { self.config.turn_bytes_max() } else { 0 };
+        if self.used_bytes() + bytes > self.config.bytes_max {
             return Err(JournalError::Full);
         }
         let (sealed, keys) = (self.seal_meta(), self.sorted_identities());
@@ -304,6 +307,7 @@ impl Journal {
         let old = std::mem::replace(&mut self.open, next);
         // Gives blocks back; should it fail, they come back with the segment.
         let kept = if old.file.truncate(u64::from(old.end)).is_ok() { u64::from(old.end) } else { old.allocated };
+        let named = sealed.named();
         let sealed = Sealed {
             number,
             nonce: self.nonce,
@@ -315,6 +319,7 @@ impl Journal {
             marks: sealed.marks,
             holes: sealed.holes,
             filter,
+            named,
         };
         Arc::make_mut(&mut self.sealed).push(Arc::new(sealed));
         self.rebuild_views();
@@ -324,8 +329,7 @@ impl Journal {
 
     fn seal_meta(&self) -> Meta {
         let open = &self.open;
-        let mut meta =
-            Meta::new(open.header_bytes, open.end, open.table.clone(), &open.content, open.holes.clone(), &self.table);
+        let mut meta = Meta::new(open.header_bytes, open.end, open.table.clone(), &open.content, open.holes.clone(), &self.table);
         meta.wall_last = open.content.wall_last.unwrap_or(self.wall_last);
         meta
     }

@@ -337,6 +337,15 @@ impl MemoryDisk {
         self.tree().restart();
     }
 
+    /// Ends the process that used the disk; planned failures stay.
+    pub fn kill_but_keep_plans(&self) {
+        let mut tree = self.tree();
+        let (failure, sync_failed) = (tree.failure, tree.sync_failed);
+        tree.restart();
+        tree.failure = failure;
+        tree.sync_failed = sync_failed;
+    }
+
     /// Plans a failure; `None` cancels it.
     pub fn fail(&self, failure: Option<Failure>) {
         self.tree().failure = failure;
@@ -558,11 +567,7 @@ struct MemoryFile {
 impl MemoryFile {
     fn tree(&self) -> io::Result<MutexGuard<'_, Tree>> {
         let tree = self.disk.tree();
-        if tree.generation == self.generation {
-            Ok(tree)
-        } else {
-            Err(io::Error::other("the process of this file is dead"))
-        }
+        if tree.generation == self.generation { Ok(tree) } else { Err(io::Error::other("the process of this file is dead")) }
     }
 }
 
