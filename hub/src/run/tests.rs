@@ -95,8 +95,7 @@ struct Agent {
 
 impl Agent {
     async fn connect(broker: SocketAddr) -> Self {
-        let source =
-            Source { store_id: StoreId::new("0042").unwrap(), agent_id: AgentId::new("box1").unwrap() };
+        let source = Source { store_id: StoreId::new("0042").unwrap(), agent_id: AgentId::new("box1").unwrap() };
         let mut options = MqttOptions::new("0042.box1", broker.ip().to_string(), broker.port());
         options.set_max_packet_size(2 << 20, 2 << 20);
         let (client, mut events) = AsyncClient::new(options, 100);
@@ -190,7 +189,8 @@ async fn sales_come_in_over_mqtt_and_go_out_over_http_once_and_in_order() {
     let hub = start(directory.path(), None, "").await;
     hub.ready().await;
     let mut agent = Agent::connect(hub.broker).await;
-    let presence = Presence { state: "online".to_owned(), session: SESSION, epoch: Some(EPOCH), software: "test".to_owned() };
+    let presence =
+        Presence { state: "online".to_owned(), session: SESSION, epoch: Some(EPOCH), software: "test".to_owned() };
     agent.say(Up::State, serde_json::to_vec(&presence).unwrap());
     agent.hello(0);
     let Down::Welcome(welcome) = agent.hear().await else { panic!("no welcome") };
@@ -198,7 +198,10 @@ async fn sales_come_in_over_mqtt_and_go_out_over_http_once_and_in_order() {
     let sales: Vec<Vec<u8>> = (1..=100).map(sale).collect();
     agent.batch(51, &sales[50..]);
     let Down::Ack(ack) = agent.hear().await else { panic!("no ack") };
-    assert_eq!((ack.marks[0].stored, ack.marks[0].ranges.clone()), (Seq(0), vec![SeqRange { first: Seq(51), last: Seq(100) }]));
+    assert_eq!(
+        (ack.marks[0].stored, ack.marks[0].ranges.clone()),
+        (Seq(0), vec![SeqRange { first: Seq(51), last: Seq(100) }])
+    );
     let Down::Ack(again) = agent.hear().await else { panic!("no ack") };
     assert_eq!(again.marks, ack.marks, "an ack is repeated while the lane lags");
     agent.batch(1, &sales[..60]);
@@ -207,7 +210,10 @@ async fn sales_come_in_over_mqtt_and_go_out_over_http_once_and_in_order() {
     let (status, head, body) = hub.get("/v1/records?store=0042&kind=transaction&wait=20").await;
     assert_eq!(status, 200, "{body}");
     let found = lines(&body);
-    assert_eq!(found.iter().map(|line| line["seq"].as_u64().unwrap()).collect::<Vec<_>>(), (1..=100).collect::<Vec<_>>());
+    assert_eq!(
+        found.iter().map(|line| line["seq"].as_u64().unwrap()).collect::<Vec<_>>(),
+        (1..=100).collect::<Vec<_>>()
+    );
     assert_eq!(found[4]["document"]["sequence_number"], 5);
     assert_eq!((found[0]["kind"].as_str(), found[0]["lane"].as_str()), (Some("transaction"), Some("trade")));
     let next = head.lines().find_map(|line| line.strip_prefix("next-after: ")).unwrap().to_owned();
@@ -330,7 +336,11 @@ async fn two_hubs_share_a_mosquitto_subscription_and_a_postgresql_ledger() {
     let directory = tempfile::tempdir().unwrap();
     let broker = free_port().await;
     let file = directory.path().join("mosquitto.conf");
-    std::fs::write(&file, format!("listener {} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n", broker.port())).unwrap();
+    std::fs::write(
+        &file,
+        format!("listener {} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n", broker.port()),
+    )
+    .unwrap();
     let child = std::process::Command::new(program).arg("-c").arg(&file).stderr(std::process::Stdio::null()).spawn();
     let _mosquitto = Mosquitto(child.unwrap());
     while tokio::net::TcpStream::connect(broker).await.is_err() {

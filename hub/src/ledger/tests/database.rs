@@ -82,7 +82,9 @@ fn start() -> Option<Cluster> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let bin = versions.map(|version| version.path().join("bin")).filter(|bin| bin.join("postgres").exists()).max();
     let Some(bin) = bin else {
-        eprintln!("SKIPPED against PostgreSQL: no /usr/lib/postgresql/*/bin/postgres here; install the package postgresql");
+        eprintln!(
+            "SKIPPED against PostgreSQL: no /usr/lib/postgresql/*/bin/postgres here; install the package postgresql"
+        );
         return None;
     };
     // A shell watches our end of a pipe: however this process ends, the server is stopped and its directory removed.
