@@ -33,7 +33,8 @@ fn sale(store_id: &StoreId, number: u64) -> Result<Vec<u8>, Box<dyn Error>> {
         day_cutover: jiff::civil::Time::midnight(),
         mask_13_digits: false,
     };
-    let prepared = prepare(Kind::TRANSACTION, document.as_bytes(), None, &context).map_err(|refusal| format!("{refusal:?}"))?;
+    let prepared =
+        prepare(Kind::TRANSACTION, document.as_bytes(), None, &context).map_err(|refusal| format!("{refusal:?}"))?;
     Ok(Record { kind: prepared.kind, envelope: prepared.envelope, document: prepared.document }.encode()?)
 }
 

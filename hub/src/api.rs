@@ -34,8 +34,8 @@ mod answers;
 mod metrics;
 mod problem;
 mod records;
-mod totals;
 pub mod tokens;
+mod totals;
 
 use problem::Problem;
 use tokens::{Role, Tokens};
@@ -243,13 +243,8 @@ async fn exceptions(
 ) -> Answer {
     let Query(query) = query.map_err(|_| Problem::query("store, code, state, after and limit"))?;
     let limit = query.limit.unwrap_or(EXCEPTIONS_MAX).clamp(1, EXCEPTIONS_MAX);
-    let filter = ExceptionFilter {
-        store_id: query.store,
-        code: query.code,
-        state: query.state,
-        after: query.after,
-        limit,
-    };
+    let filter =
+        ExceptionFilter { store_id: query.store, code: query.code, state: query.state, after: query.after, limit };
     let views = sources.ledger.exceptions(&filter).await?;
     let next_after = if views.len() == limit { views.last().map(|view| view.id.clone()) } else { None };
     let now = env::wall().0;
@@ -305,4 +300,3 @@ impl From<LedgerError> for Problem {
 fn count(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
-

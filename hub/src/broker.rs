@@ -57,13 +57,8 @@ fn config(listen: SocketAddr) -> Config {
         external_auth: None,
         dynamic_filters: true,
     };
-    let server = ServerSettings {
-        name: "mqtt".to_owned(),
-        listen,
-        tls: None,
-        next_connection_delay_ms: 1,
-        connections,
-    };
+    let server =
+        ServerSettings { name: "mqtt".to_owned(), listen, tls: None, next_connection_delay_ms: 1, connections };
     let router = RouterConfig {
         max_connections: CONNECTIONS_MAX,
         max_outgoing_packet_count: OUTGOING_MAX,

@@ -25,23 +25,63 @@ const KEYS: &[Key] = &[
     key("mqtt.key_file", PathForm, Optional, "PEM file with the key of mqtt.cert_file"),
     key("mqtt.username", Text, Optional, "for brokers that ask for a password"),
     key("mqtt.password_file", PathForm, Optional, "file with the password of mqtt.username"),
-    key("mqtt.topic_prefix", Text, Default(topic::DEFAULT_PREFIX), "the head of all topics, the same on agents and hub"),
-    key("mqtt.share_group", Text, Default("hub"), "hub processes of one group share what agents send; 1 to 32 letters, digits, '_' or '-'"),
-    key("mqtt.client_id", Text, Default("hub"), "the client id is this and a random suffix; 1 to 48 letters, digits, '_', '.' or '-'"),
+    key(
+        "mqtt.topic_prefix",
+        Text,
+        Default(topic::DEFAULT_PREFIX),
+        "the head of all topics, the same on agents and hub",
+    ),
+    key(
+        "mqtt.share_group",
+        Text,
+        Default("hub"),
+        "hub processes of one group share what agents send; 1 to 32 letters, digits, '_' or '-'",
+    ),
+    key(
+        "mqtt.client_id",
+        Text,
+        Default("hub"),
+        "the client id is this and a random suffix; 1 to 48 letters, digits, '_', '.' or '-'",
+    ),
     key("ledger.url", Text, Required, "sqlite:hub.db, or postgres://user@host/database"),
     key("ledger.password_file", PathForm, Optional, "file with the password for PostgreSQL"),
-    key("ledger.ca_file", PathForm, Optional, "PEM file with the certificates that sign PostgreSQL's; with it the connection is encrypted and verified"),
-    key("ledger.safe", Choice(&["stored", "confirmed"]), Optional, "when an agent may give a record up: as soon as it is stored, or when backup-verified saw it in a restored backup"),
+    key(
+        "ledger.ca_file",
+        PathForm,
+        Optional,
+        "PEM file with the certificates that sign PostgreSQL's; with it the connection is encrypted and verified",
+    ),
+    key(
+        "ledger.safe",
+        Choice(&["stored", "confirmed"]),
+        Optional,
+        "when an agent may give a record up: as soon as it is stored, or when backup-verified saw it in a restored backup",
+    ),
     key("api.listen", Text, Default("127.0.0.1:7370"), "address and port of the HTTP API"),
-    key("api.tokens_file", PathForm, Optional, "file with a line `name role token` for each caller; role is read, support or admin"),
-    key("api.connections_max", Count { unit: "connections", min: 1, max: 10_000 }, Default("256"), "at once; more wait"),
+    key(
+        "api.tokens_file",
+        PathForm,
+        Optional,
+        "file with a line `name role token` for each caller; role is read, support or admin",
+    ),
+    key(
+        "api.connections_max",
+        Count { unit: "connections", min: 1, max: 10_000 },
+        Default("256"),
+        "at once; more wait",
+    ),
     key("broker.embedded", Flag, Default("false"), "runs an MQTT broker inside the hub, for a pilot of a few stores"),
     key("broker.listen", Text, Default("127.0.0.1:1883"), "address and port of the embedded broker; loopback only"),
-    key("log.level", Text, Default("info"), "error, warn, info, debug or trace; or filters such as counterfoil_hub=debug"),
+    key(
+        "log.level",
+        Text,
+        Default("info"),
+        "error, warn, info, debug or trace; or filters such as counterfoil_hub=debug",
+    ),
 ];
 
 const SCHEMA: Schema = Schema {
-    program: "the hub",
+    program: "hub",
     sample: "config/hub.toml",
     keys: KEYS,
     renamed: &[("mqtt.broker", "mqtt.url"), ("ledger.path", "ledger.url"), ("database.url", "ledger.url")],
@@ -247,7 +287,10 @@ impl Check<'_> {
         }
         let (host, port, is_tls) = address?;
         if is_tls && ca_file.is_none() {
-            self.fault("mqtt.ca_file", "is missing; mqtts needs the PEM file with the certificates that sign the broker's");
+            self.fault(
+                "mqtt.ca_file",
+                "is missing; mqtts needs the PEM file with the certificates that sign the broker's",
+            );
         }
         if !is_tls && (ca_file.is_some() || cert_file.is_some()) {
             self.fault("mqtt.url", "is mqtt:// although certificates are given; write mqtts://");
@@ -268,11 +311,17 @@ impl Check<'_> {
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             let config = url.parse::<tokio_postgres::Config>();
             if config.is_err() {
-                self.fault("ledger.url", "is not a URL that PostgreSQL understands; write postgres://user@host/database");
+                self.fault(
+                    "ledger.url",
+                    "is not a URL that PostgreSQL understands; write postgres://user@host/database",
+                );
             }
             let is_in_file = matches!(self.written.origin("ledger.url"), Origin::Line(_));
             if is_in_file && config.is_ok_and(|config| config.get_password().is_some()) {
-                self.fault("ledger.url", "has a password in it; put that into a file and write its path to `ledger.password_file`");
+                self.fault(
+                    "ledger.url",
+                    "has a password in it; put that into a file and write its path to `ledger.password_file`",
+                );
             }
             Place::Postgres { url, password_file, ca_file }
         } else {
@@ -336,7 +385,8 @@ fn mqtt_address(url: &str) -> Option<(String, u16, bool)> {
         Some(_) | None => (rest, default_port),
     };
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let is_host = !host.is_empty() && host.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.:".contains(letter));
+    let is_host =
+        !host.is_empty() && host.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.:".contains(letter));
     is_host.then(|| (host.to_owned(), port, is_tls))
 }
 
@@ -372,7 +422,8 @@ mod tests {
 
     #[test]
     fn the_environment_overrides_the_file() {
-        let config = load(GOOD, &[("COUNTERFOIL__MQTT__URL", "mqtt://[::1]:99"), ("COUNTERFOIL__BROKER__EMBEDDED", "true")]);
+        let config =
+            load(GOOD, &[("COUNTERFOIL__MQTT__URL", "mqtt://[::1]:99"), ("COUNTERFOIL__BROKER__EMBEDDED", "true")]);
         let config = config.unwrap();
         assert_eq!((config.mqtt.host.as_str(), config.mqtt.port), ("::1", 99));
         assert!(config.broker.is_some() && config.mqtt.share_group.is_none());
@@ -386,11 +437,20 @@ mod tests {
         };
         refused(&format!("{GOOD}pool = 3\n"), &[], "/hub.toml:5: `ledger.pool` is not a key of the hub");
         refused("[mqtt]\nbroker = \"x\"\n", &[], "/hub.toml:2: `mqtt.broker` has been renamed to `mqtt.url`");
-        refused("[mqtt]\nurl = \"mqtts://b\"\n", &[], "`mqtt.ca_file` is missing");
+        refused(GOOD, &[("COUNTERFOIL__MQTT__URL", "mqtts://b")], "`mqtt.ca_file` is missing");
+        refused("[mqtt]\nurl = \"mqtt://b\"\n", &[], "`ledger.url` is missing");
         refused("[mqtt\n", &[], "this is not TOML");
-        refused(GOOD, &[("COUNTERFOIL__LEDGER__URL", "postgres://a@b/c")], "`ledger.safe` is missing, and has to be chosen");
+        refused(
+            GOOD,
+            &[("COUNTERFOIL__LEDGER__URL", "postgres://a@b/c")],
+            "`ledger.safe` is missing, and has to be chosen",
+        );
         refused(GOOD, &[("COUNTERFOIL__API__LISTEN", "0.0.0.0:7370")], "callers need tokens");
-        refused(GOOD, &[("COUNTERFOIL__BROKER__EMBEDDED", "yes")], "environment variable COUNTERFOIL__BROKER__EMBEDDED: `broker.embedded` must be true or false");
+        refused(
+            GOOD,
+            &[("COUNTERFOIL__BROKER__EMBEDDED", "yes")],
+            "environment variable COUNTERFOIL__BROKER__EMBEDDED: `broker.embedded` must be true or false",
+        );
         let secret = "[mqtt]\nurl = \"mqtt://b\"\n[ledger]\nurl = \"postgres://a:secret@b/c\"\nsafe = \"stored\"\n";
         refused(secret, &[], "/hub.toml:4: `ledger.url` has a password in it");
         assert!(!load(secret, &[]).unwrap_err().contains("secret@"));

@@ -6,15 +6,10 @@ use counterfoil_proto::id::SessionId;
 use counterfoil_proto::time::WallTime;
 
 /// The wall clock; written into rows for people, never compared with an agent's.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the door that the others come through"
-)]
+#[expect(clippy::disallowed_methods, reason = "this is the door that the others come through")]
 pub fn wall() -> WallTime {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    WallTime(since.map_or(0, |since| {
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-    }))
+    WallTime(since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX)))
 }
 
 /// 128 random bits of the kernel.

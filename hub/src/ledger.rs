@@ -28,10 +28,13 @@ pub mod sqlite;
 mod tests;
 mod watch;
 
+#[cfg(test)]
+pub(crate) use tests::postgres_url;
+
 pub use desk::read_copy;
 pub use read::{
-    AgentView, Cursor, EntryView, ExceptionFilter, ExceptionView, Gauges, LaneView, PageQuery,
-    RecordsPage, StockView, TotalsRow,
+    AgentView, Cursor, EntryView, ExceptionFilter, ExceptionView, Gauges, LaneView, PageQuery, RecordsPage, StockView,
+    TotalsRow,
 };
 pub use sql::{Database, Work};
 pub use watch::Beat;
@@ -163,7 +166,8 @@ pub trait Ledger: Debug + Send + Sync {
     /// Stores arrivals and moves their watermarks, in one transaction.
     fn take<'a>(&'a self, arrivals: &'a [Arrival]) -> Work<'a, Taken>;
     /// Keeps bytes that do not decode, for a person to look at; bounded.
-    fn reject<'a>(&'a self, source: &'a Source, key: Option<LaneKey>, reason: &'a str, bytes: &'a [u8]) -> Work<'a, ()>;
+    fn reject<'a>(&'a self, source: &'a Source, key: Option<LaneKey>, reason: &'a str, bytes: &'a [u8])
+    -> Work<'a, ()>;
     /// Takes in a page of a hello.
     fn hello<'a>(&'a self, source: &'a Source, hello: &'a Hello) -> Work<'a, Welcomed>;
     /// Notes presence; gives the session of the agent's last hello.
@@ -215,11 +219,7 @@ impl SqlLedger {
     pub async fn open(database: Box<dyn Database>, safe_when: SafeWhen) -> Result<Self, LedgerError> {
         database.migrate().await?;
         let watch = Watch::sign_in(&*database).await?;
-        Ok(Self {
-            database,
-            safe_when,
-            watch,
-        })
+        Ok(Self { database, safe_when, watch })
     }
 
     /// What kind of database it is, for people.

@@ -10,17 +10,17 @@
 //! record that nobody understands is kept and holds up nothing; a process keeps nothing that it cannot lose, so any number
 //! of them share one ledger. The clock and randomness come through [`env`], MQTT through [`mqtt`].
 
+pub mod api;
 #[cfg(feature = "embedded-broker")]
 pub mod broker;
 mod command;
 pub mod config;
 pub mod env;
 pub mod error;
-pub mod mqtt;
-pub mod receiver;
 pub mod ledger;
+pub mod mqtt;
 pub mod posting;
-pub mod api;
+pub mod receiver;
 mod run;
 mod tls;
 

@@ -159,7 +159,8 @@ impl Line {
             };
             match event {
                 Event::Incoming(Packet::ConnAck(_)) => {
-                    let filters = self.filters.iter().map(|filter| SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce));
+                    let filters =
+                        self.filters.iter().map(|filter| SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce));
                     client.try_subscribe_many(filters).map_err(|_| LineError::Client)?;
                 }
                 Event::Incoming(Packet::SubAck(answer)) => {

@@ -23,6 +23,8 @@ pub const POSTING_RECORDS_MAX: usize = 5_000;
 pub const POSTING_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How often to look for what other processes stored.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How soon to look again when another process was posting.
+const ELSEWHERE_INTERVAL: Duration = Duration::from_millis(50);
 /// Minor units that one amount may have. More is no sale but a fault, and would one day overflow a sum.
 const AMOUNT_MAX: u64 = 100_000_000_000_000;
 /// Characters of a text that becomes part of a key in the ledger.
@@ -178,9 +180,8 @@ pub fn read(stored: &Stored, opaque: bool) -> Reading {
     }
     let envelope = &record.envelope;
     let mut reading = Reading { conflict: envelope.conflicts_with.is_some(), ..Reading::default() };
-    let raise = |code: &str, pointer: &str, detail: String| {
-        Raised::new(&stored.source, stored.key, code, pointer, detail)
-    };
+    let raise =
+        |code: &str, pointer: &str, detail: String| Raised::new(&stored.source, stored.key, code, pointer, detail);
     for flag in &envelope.flags {
         reading.raised.push(raise(&flag.code, &flag.pointer, String::new()));
     }
@@ -315,6 +316,7 @@ pub async fn run(ledger: Arc<dyn Ledger>, mut stored: watch::Receiver<u64>, post
     let mut failures: u32 = 0;
     loop {
         stored.mark_unchanged();
+        let mut is_elsewhere = false;
         match ledger.post(bounds).await {
             Ok(done) => {
                 posted.send_if_modified(|last| std::mem::replace(last, done.last_position) != done.last_position);
@@ -325,6 +327,7 @@ pub async fn run(ledger: Arc<dyn Ledger>, mut stored: watch::Receiver<u64>, post
                 if done.more && !done.elsewhere {
                     continue;
                 }
+                is_elsewhere = done.elsewhere;
             }
             Err(error @ (LedgerError::Refused { .. } | LedgerError::Doubled { .. } | LedgerError::Shape)) => {
                 // Something in these records is not to the ledger's liking: smaller, then alone, then without a look inside.
@@ -344,10 +347,11 @@ pub async fn run(ledger: Arc<dyn Ledger>, mut stored: watch::Receiver<u64>, post
                 tracing::warn!(%error, "Posting waits");
             }
         }
-        let pause = if failures == 0 {
-            LOOK_INTERVAL
-        } else {
-            env::jittered(100_u64.saturating_mul(1 << failures.min(7)))
+        let pause = match failures {
+            // The other process may have looked just before this one stored something.
+            0 if is_elsewhere => ELSEWHERE_INTERVAL,
+            0 => LOOK_INTERVAL,
+            failures => env::jittered(100_u64.saturating_mul(1 << failures.min(7))),
         };
         let woken = tokio::time::timeout(pause, stored.changed()).await;
         if matches!(woken, Ok(Err(_))) {

@@ -32,9 +32,11 @@ pub fn database(config: &LedgerConfig) -> Result<Box<dyn Database>, ExitError> {
         Place::Sqlite(path) => Ok(Box::new(Sqlite::open(path)?)),
         Place::Postgres { url, password_file, ca_file } => {
             let wrong = |why: String| ExitError::LedgerFiles(format!("The ledger's connection cannot be made: {why}"));
-            let mut server: tokio_postgres::Config = url.parse().map_err(|_| wrong("ledger.url is not understood".to_owned()))?;
+            let mut server: tokio_postgres::Config =
+                url.parse().map_err(|_| wrong("ledger.url is not understood".to_owned()))?;
             if let Some(file) = password_file {
-                let text = std::fs::read_to_string(file).map_err(|error| wrong(format!("{}: {error}", file.display())))?;
+                let text =
+                    std::fs::read_to_string(file).map_err(|error| wrong(format!("{}: {error}", file.display())))?;
                 server.password(text.trim_end_matches(['\r', '\n']));
             }
             let tls = match ca_file {
@@ -76,9 +78,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
     tracing::info!(ledger = opened.kind(), hub_epoch = %opened.hub_epoch(), "The ledger is open");
     let ledger: Arc<dyn Ledger> = Arc::new(opened);
     start_broker(&config)?;
-    let listener = api::bind(config.api.listen)
-        .await
-        .map_err(|why| ExitError::Listen { listen: config.api.listen, why })?;
+    let listener =
+        api::bind(config.api.listen).await.map_err(|why| ExitError::Listen { listen: config.api.listen, why })?;
     let (stop, stopped) = watch::channel(false);
     let (stored, wake) = watch::channel(0_u64);
     let (posted, last_position) = watch::channel(0_u64);

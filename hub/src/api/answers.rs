@@ -146,7 +146,8 @@ pub(super) fn exception(view: ExceptionView, now: i64) -> ExceptionAnswer {
     ExceptionAnswer {
         class: known.map_or(flag::Class::Technical, |known| known.class).as_str(),
         owner: known.map_or("hub_operations", |known| known.owner),
-        message: known.map_or("Something that this version of the hub has no words for was found.", |known| known.sentence),
+        message: known
+            .map_or("Something that this version of the hub has no words for was found.", |known| known.sentence),
         id: view.id,
         code: view.code,
         state: view.state,

@@ -24,7 +24,12 @@ pub(super) async fn get(State(sources): State<Arc<Sources>>) -> Answer {
         ("dropped_total", "counter", "Messages dropped because the receiver did not keep up", count(&sources.dropped)),
         ("ledger_failures_total", "counter", "Failed attempts at the ledger", count(&counters.ledger_failures)),
         ("commit_microseconds", "gauge", "Duration of the last transaction of intake", count(&counters.last_commit_us)),
-        ("broker_connected", "gauge", "Whether the broker accepted the subscriptions", u64::from(sources.outlet.is_connected())),
+        (
+            "broker_connected",
+            "gauge",
+            "Whether the broker accepted the subscriptions",
+            u64::from(sources.outlet.is_connected()),
+        ),
     ];
     // What the ledger knows is left out while it cannot be asked; the rest is then all the more wanted.
     if let Ok(gauges) = sources.ledger.gauges().await {

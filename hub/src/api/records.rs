@@ -79,7 +79,8 @@ pub(super) async fn get(
     State(sources): State<Arc<Sources>>,
     query: Result<Query<RecordsQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Answer {
-    let wrong = || Problem::query("store, after (from Next-After), limit, kind, lane (trade, stock, ops) and wait (seconds)");
+    let wrong =
+        || Problem::query("store, after (from Next-After), limit, kind, lane (trade, stock, ops) and wait (seconds)");
     let Query(query) = query.map_err(|_| wrong())?;
     let lane: Option<Lane> = query.lane.as_deref().map(str::parse).transpose().map_err(|_| wrong())?;
     let kind = match query.kind.as_deref() {
@@ -101,7 +102,8 @@ pub(super) async fn get(
         }
         body.push(b'\n');
     }
-    let headers = [(header::CONTENT_TYPE.as_str(), "application/x-ndjson".to_owned()), ("next-after", page.next.to_string())];
+    let headers =
+        [(header::CONTENT_TYPE.as_str(), "application/x-ndjson".to_owned()), ("next-after", page.next.to_string())];
     Ok((headers, body).into_response())
 }
 

@@ -146,21 +146,19 @@ impl SqlLedger {
         let mut params = source_params(source);
         params.extend([part.session.0.into(), round.into()]);
         let mut row = params.clone();
-        row.extend([
-            i64::from(part.part).into(),
-            i64::from(part.parts).into(),
-            env::wall().0.into(),
-            payload.into(),
-        ]);
+        row.extend([i64::from(part.part).into(), i64::from(part.parts).into(), env::wall().0.into(), payload.into()]);
         let insert = "INSERT INTO positions (store_id, agent_id, session, round, part, parts, received_at, payload) \
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (store_id, agent_id, session, round, part) DO NOTHING";
         tx.execute_many(insert, vec![row]).await?;
-        let sql = "SELECT COUNT(*) FROM positions WHERE store_id = $1 AND agent_id = $2 AND session = $3 AND round = $4";
+        let sql =
+            "SELECT COUNT(*) FROM positions WHERE store_id = $1 AND agent_id = $2 AND session = $3 AND round = $4";
         let found = watch::first(tx.query(sql, params.clone()).await?).ok_or(LedgerError::Shape)?;
         if found.read().int()? == i64::from(part.parts) {
-            let apply = "UPDATE agents SET positions_session = $3, positions_round = $4 WHERE store_id = $1 AND agent_id = $2";
+            let apply =
+                "UPDATE agents SET positions_session = $3, positions_round = $4 WHERE store_id = $1 AND agent_id = $2";
             tx.execute_many(apply, vec![params.clone()]).await?;
-            let clear = "DELETE FROM positions WHERE store_id = $1 AND agent_id = $2 AND NOT (session = $3 AND round = $4)";
+            let clear =
+                "DELETE FROM positions WHERE store_id = $1 AND agent_id = $2 AND NOT (session = $3 AND round = $4)";
             tx.execute_many(clear, vec![params]).await?;
         } else if part.part == 0 {
             // Rounds that were never whole give way to the next one; the applied one stays.
@@ -267,7 +265,8 @@ impl SqlLedger {
 pub async fn read_copy(database: &dyn Database) -> Result<(SessionId, Vec<(Source, Mark)>), LedgerError> {
     let row = watch::first(database.read("SELECT hub_epoch FROM hub WHERE one = 1", vec![]).await?);
     let hub_epoch = SessionId(row.ok_or(LedgerError::Shape)?.read().array()?);
-    let sql = "SELECT stream, store_id, agent_id, epoch, lane, state FROM streams ORDER BY store_id, agent_id, epoch, lane";
+    let sql =
+        "SELECT stream, store_id, agent_id, epoch, lane, state FROM streams ORDER BY store_id, agent_id, epoch, lane";
     let mut marks = Vec::new();
     for row in database.read(sql, vec![]).await? {
         let mut row = row.read();
@@ -303,7 +302,13 @@ impl Ledger for SqlLedger {
     fn take<'a>(&'a self, arrivals: &'a [Arrival]) -> Work<'a, Taken> {
         Box::pin(self.take_in(arrivals))
     }
-    fn reject<'a>(&'a self, source: &'a Source, key: Option<LaneKey>, reason: &'a str, bytes: &'a [u8]) -> Work<'a, ()> {
+    fn reject<'a>(
+        &'a self,
+        source: &'a Source,
+        key: Option<LaneKey>,
+        reason: &'a str,
+        bytes: &'a [u8],
+    ) -> Work<'a, ()> {
         Box::pin(self.keep_reject(source, key, reason, bytes))
     }
     fn hello<'a>(&'a self, source: &'a Source, hello: &'a Hello) -> Work<'a, Welcomed> {

@@ -84,10 +84,7 @@ pub(super) fn write_state(state: &LaneState) -> Result<Vec<u8>, LedgerError> {
 }
 
 /// Locks the rows of `lanes` in their order; `None` where one is missing (the transaction may then be given up).
-pub(super) async fn lock(
-    tx: &mut dyn Transaction,
-    lanes: &BTreeSet<LaneOf>,
-) -> Result<Option<Vec<Held>>, LedgerError> {
+pub(super) async fn lock(tx: &mut dyn Transaction, lanes: &BTreeSet<LaneOf>) -> Result<Option<Vec<Held>>, LedgerError> {
     let answers = tx.query_many(LOCK_LANE, lanes.iter().map(store_params).collect()).await?;
     let mut held = Vec::with_capacity(lanes.len());
     for (of, rows) in lanes.iter().zip(answers) {
@@ -133,9 +130,7 @@ impl SqlLedger {
         tx.commit().await?;
         let mut tx = self.database.begin(role).await?;
         let held = lock(&mut *tx, lanes).await?;
-        held.map(|held| (tx, held)).ok_or(LedgerError::Busy {
-            why: "a lane's row vanished".to_owned(),
-        })
+        held.map(|held| (tx, held)).ok_or(LedgerError::Busy { why: "a lane's row vanished".to_owned() })
     }
 
     pub(super) async fn take_in(&self, arrivals: &[Arrival]) -> Result<Taken, LedgerError> {
@@ -150,10 +145,8 @@ impl SqlLedger {
     }
 
     async fn attempt(&self, arrivals: &[Arrival], careful: bool) -> Result<Taken, LedgerError> {
-        let lanes: BTreeSet<LaneOf> = arrivals
-            .iter()
-            .map(|arrival| (arrival.source.clone(), arrival.batch.head.first.lane_key()))
-            .collect();
+        let lanes: BTreeSet<LaneOf> =
+            arrivals.iter().map(|arrival| (arrival.source.clone(), arrival.batch.head.first.lane_key())).collect();
         let (mut tx, mut held) = self.hold(Role::Intake, &lanes).await?;
         let sources: BTreeSet<&Source> = arrivals.iter().map(|arrival| &arrival.source).collect();
         let sessions = sessions(&mut *tx, &sources).await?;
@@ -212,7 +205,8 @@ impl SqlLedger {
                 Plan::Take { known } => wanted.extend(known.into_iter().map(|range| (at, range))),
             }
         }
-        let sql = "SELECT seq, fork, digest FROM records WHERE stream = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq, fork";
+        let sql =
+            "SELECT seq, fork, digest FROM records WHERE stream = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq, fork";
         let params = wanted.iter().map(|(at, range)| range_params(held[*at].stream, *range)).collect();
         let answers = tx.query_many(sql, params).await?;
         let mut seen = BTreeSet::new();
@@ -263,10 +257,8 @@ async fn sessions(
     sources: &BTreeSet<&Source>,
 ) -> Result<Vec<(Source, Option<SessionId>)>, LedgerError> {
     let sql = "SELECT session FROM agents WHERE store_id = $1 AND agent_id = $2";
-    let params = sources
-        .iter()
-        .map(|source| vec![source.store_id.as_str().into(), source.agent_id.as_str().into()])
-        .collect();
+    let params =
+        sources.iter().map(|source| vec![source.store_id.as_str().into(), source.agent_id.as_str().into()]).collect();
     let answers = tx.query_many(sql, params).await?;
     let mut sessions = Vec::with_capacity(sources.len());
     for (source, rows) in sources.iter().zip(answers) {
@@ -280,7 +272,13 @@ async fn sessions(
 }
 
 /// Decides about each record of an arrival, and notes what is to be written.
-fn judge(lane: &mut Held, arrival: &Arrival, rows: &mut Vec<Row>, latecomers: &mut Vec<Vec<Value>>, raised: &mut Vec<Raised>) {
+fn judge(
+    lane: &mut Held,
+    arrival: &Arrival,
+    rows: &mut Vec<Row>,
+    latecomers: &mut Vec<Vec<Value>>,
+    raised: &mut Vec<Raised>,
+) {
     let now = env::wall().0;
     let range = arrival.batch.head.range();
     let mut seq = range.first;

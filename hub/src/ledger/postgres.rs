@@ -78,11 +78,7 @@ impl Line {
         Ok(statement)
     }
 
-    async fn many(
-        &mut self,
-        sql: &'static str,
-        params: Vec<Vec<Value>>,
-    ) -> Result<Vec<Vec<Row>>, LedgerError> {
+    async fn many(&mut self, sql: &'static str, params: Vec<Vec<Value>>) -> Result<Vec<Vec<Row>>, LedgerError> {
         let statement = self.prepare(sql).await?;
         let mut answers = Vec::with_capacity(params.len());
         for chunk in params.chunks(PIPELINE_MAX) {
@@ -119,27 +115,19 @@ impl Postgres {
 
     async fn connect(&self) -> Result<Line, LedgerError> {
         let (client, driver) = if let Some(tls) = &self.tls {
-            let (client, connection) =
-                self.config.connect(tls.clone()).await.map_err(unreachable)?;
+            let (client, connection) = self.config.connect(tls.clone()).await.map_err(unreachable)?;
             (client, drive(connection))
         } else {
             let (client, connection) = self.config.connect(NoTls).await.map_err(unreachable)?;
             (client, drive(connection))
         };
-        let line = Line {
-            client,
-            statements: BTreeMap::new(),
-            driver,
-        };
+        let line = Line { client, statements: BTreeMap::new(), driver };
         line.client.batch_execute(SESSION).await.map_err(refused)?;
         Ok(line)
     }
 
     /// The line of `slot`, connected.
-    async fn line(
-        &self,
-        slot: &Arc<Mutex<Option<Line>>>,
-    ) -> Result<OwnedMutexGuard<Option<Line>>, LedgerError> {
+    async fn line(&self, slot: &Arc<Mutex<Option<Line>>>) -> Result<OwnedMutexGuard<Option<Line>>, LedgerError> {
         let mut guard = Arc::clone(slot).lock_owned().await;
         let usable = guard.as_ref().is_some_and(|line| !line.client.is_closed());
         if !usable {
@@ -175,15 +163,9 @@ impl Database for Postgres {
                 ))
                 .await
                 .map_err(refused)?;
-            let found: i32 = client
-                .query_one("SELECT version FROM ledger_schema", &[])
-                .await
-                .map_err(refused)?
-                .get(0);
+            let found: i32 = client.query_one("SELECT version FROM ledger_schema", &[]).await.map_err(refused)?.get(0);
             let known = usize::try_from(found).map_err(|_| LedgerError::Shape)?;
-            let waiting = MIGRATIONS
-                .get(known..)
-                .ok_or(LedgerError::Newer { version: found.into() })?;
+            let waiting = MIGRATIONS.get(known..).ok_or(LedgerError::Newer { version: found.into() })?;
             for migration in waiting {
                 let text = WORDS.fill(migration);
                 client.batch_execute(&text).await.map_err(refused)?;
@@ -194,10 +176,7 @@ impl Database for Postgres {
                 let storage = "ALTER TABLE records ALTER COLUMN bytes SET STORAGE EXTERNAL";
                 client.batch_execute(storage).await.map_err(refused)?;
             }
-            client
-                .batch_execute(&format!("UPDATE ledger_schema SET version = {newest}; COMMIT"))
-                .await
-                .map_err(refused)
+            client.batch_execute(&format!("UPDATE ledger_schema SET version = {newest}; COMMIT")).await.map_err(refused)
         })
     }
 
@@ -273,20 +252,11 @@ impl Transaction for PostgresTransaction {
         })
     }
 
-    fn query_many(
-        &mut self,
-        sql: &'static str,
-        params: Vec<Vec<Value>>,
-    ) -> Work<'_, Vec<Vec<Row>>> {
+    fn query_many(&mut self, sql: &'static str, params: Vec<Vec<Value>>) -> Work<'_, Vec<Vec<Row>>> {
         Box::pin(async move { self.line()?.many(sql, params).await })
     }
 
-    fn query_some(
-        &mut self,
-        sql: &'static str,
-        params: Vec<Value>,
-        bytes_max: usize,
-    ) -> Work<'_, (Vec<Row>, bool)> {
+    fn query_some(&mut self, sql: &'static str, params: Vec<Value>, bytes_max: usize) -> Work<'_, (Vec<Row>, bool)> {
         Box::pin(async move {
             let line = self.line()?;
             let statement = line.prepare(sql).await?;
@@ -409,10 +379,7 @@ fn references(params: &[Value]) -> Vec<&(dyn ToSql + Sync)> {
 }
 
 fn row(found: &tokio_postgres::Row) -> Result<Row, LedgerError> {
-    (0..found.len())
-        .map(|index| found.try_get::<_, Value>(index).map_err(refused))
-        .collect::<Result<_, _>>()
-        .map(Row)
+    (0..found.len()).map(|index| found.try_get::<_, Value>(index).map_err(refused)).collect::<Result<_, _>>().map(Row)
 }
 
 fn size(row: &Row) -> usize {
@@ -487,6 +454,8 @@ fn refused(error: tokio_postgres::Error) -> LedgerError {
         | SqlState::T_R_SERIALIZATION_FAILURE
         | SqlState::LOCK_NOT_AVAILABLE
         | SqlState::QUERY_CANCELED => LedgerError::Busy { why },
+        // A restore at work: tables come and go.
+        SqlState::UNDEFINED_TABLE | SqlState::UNDEFINED_COLUMN => LedgerError::Unreachable { why },
         // Classes 08 (connection), 53 (resources), 57 (an operator stepped in), 58 (system), XX (internal): the server's trouble.
         code if ["08", "25", "53", "57", "58", "XX"].iter().any(|class| code.code().starts_with(class)) => {
             LedgerError::Unreachable { why }

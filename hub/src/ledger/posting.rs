@@ -25,14 +25,10 @@ const RUNS: Table = Table {
         ("fork", Form::Short),
     ],
 };
-const IDENTITIES: Table = Table {
-    name: "identities",
-    columns: &[("key", Form::Id), ("position", Form::Long), ("content", Form::Id)],
-};
-const MARKS: Table = Table {
-    name: "marks",
-    columns: &[("position", Form::Long), ("mark", Form::Short), ("other", Form::Long)],
-};
+const IDENTITIES: Table =
+    Table { name: "identities", columns: &[("key", Form::Id), ("position", Form::Long), ("content", Form::Id)] };
+const MARKS: Table =
+    Table { name: "marks", columns: &[("position", Form::Long), ("mark", Form::Short), ("other", Form::Long)] };
 
 const LOCK: &str = "SELECT next_position FROM poster WHERE one = 1 FOR UPDATE SKIP LOCKED";
 /// Lanes with something to post: money before goods, older epochs first (an agent names them in their order).
@@ -272,9 +268,10 @@ async fn write(
     tx.execute_many(ADD_TOTAL, totals.collect()).await?;
     raise(tx, &effects.raised).await?;
     let now = env::wall().0;
-    let changes = effects.changes.into_iter().map(|change| {
-        vec![change.id.into(), change.state.into(), change.by.into(), change.reason.into(), now.into()]
-    });
+    let changes = effects
+        .changes
+        .into_iter()
+        .map(|change| vec![change.id.into(), change.state.into(), change.by.into(), change.reason.into(), now.into()]);
     tx.execute_many(CHANGE, changes.collect()).await?;
     let posted = posted.into_iter().map(|(stream, seq)| vec![stream.into(), seq.into()]);
     tx.execute_many(SET_POSTED, posted.collect()).await?;

@@ -17,6 +17,8 @@ use super::{LedgerError, SqlLedger, watch};
 
 /// Runs looked through for one page; a page that found little moves the cursor and comes back.
 const RUNS_MAX: i64 = 4_096;
+/// Positions looked through for one page: bounds the search for the next record of one store among all others'.
+const POSITIONS_MAX: u64 = 200_000;
 /// Stored bytes of one page.
 const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
@@ -355,9 +357,10 @@ impl SqlLedger {
         let after = query.after.map_or(0, |cursor| cursor.position);
         // What is posted after this is left for the next page, so that the cursor never passes what was not looked at.
         let last = self.last_position().await?;
+        let until = last.min(after.saturating_add(POSITIONS_MAX));
         let params = vec![
             after.saturating_add(1).into(),
-            last.into(),
+            until.into(),
             query.store_id.clone().into(),
             query.lane.map(|lane| i64::from(lane.code())).into(),
             RUNS_MAX.into(),
@@ -374,7 +377,7 @@ impl SqlLedger {
             is_full = self.read_entries(&run, query, &mut reached, &mut entries, &mut bytes).await?;
         }
         if !is_full && is_whole {
-            reached = last.max(after);
+            reached = until.max(after);
         }
         self.add_marks(&mut entries).await?;
         let next = self.cursor_at(reached).await?;

@@ -138,9 +138,7 @@ impl RowReader {
     /// Bytes of a fixed length that may be missing.
     pub fn array_or_null<const N: usize>(&mut self) -> Result<Option<[u8; N]>, LedgerError> {
         let bytes = self.bytes_or_null()?;
-        bytes
-            .map(|bytes| bytes.try_into().map_err(|_| LedgerError::Shape))
-            .transpose()
+        bytes.map(|bytes| bytes.try_into().map_err(|_| LedgerError::Shape)).transpose()
     }
 }
 
@@ -212,18 +210,9 @@ pub trait Transaction: Send {
     /// One statement, and its rows.
     fn query(&mut self, sql: &'static str, params: Vec<Value>) -> Work<'_, Vec<Row>>;
     /// The same statement for each set of parameters, in their order.
-    fn query_many(
-        &mut self,
-        sql: &'static str,
-        params: Vec<Vec<Value>>,
-    ) -> Work<'_, Vec<Vec<Row>>>;
+    fn query_many(&mut self, sql: &'static str, params: Vec<Vec<Value>>) -> Work<'_, Vec<Vec<Row>>>;
     /// Rows until `bytes_max` bytes were read; then the rest is left. The flag says whether something was left.
-    fn query_some(
-        &mut self,
-        sql: &'static str,
-        params: Vec<Value>,
-        bytes_max: usize,
-    ) -> Work<'_, (Vec<Row>, bool)>;
+    fn query_some(&mut self, sql: &'static str, params: Vec<Value>, bytes_max: usize) -> Work<'_, (Vec<Row>, bool)>;
     /// Rows of `sql`, which ends in `WHERE key`, for any of the keys; in no order.
     fn lookup(&mut self, sql: &'static str, keys: Vec<[u8; 16]>) -> Work<'_, Vec<Row>>;
     /// A statement without rows for each set of parameters, in their order.

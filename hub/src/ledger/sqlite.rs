@@ -17,13 +17,8 @@ use super::sql::{Database, Role, Row, Table, Transaction, Value, Work};
 /// Jobs that wait for a thread; whoever sends more waits.
 const JOBS_MAX: usize = 64;
 
-const WORDS: Words = Words {
-    identity: "INTEGER PRIMARY KEY",
-    bytes: "BLOB",
-    id: "BLOB",
-    hot: "",
-    clustered: "WITHOUT ROWID",
-};
+const WORDS: Words =
+    Words { identity: "INTEGER PRIMARY KEY", bytes: "BLOB", id: "BLOB", hot: "", clustered: "WITHOUT ROWID" };
 
 type Job = Box<dyn FnOnce(&Connection) + Send>;
 
@@ -140,9 +135,7 @@ impl Database for Sqlite {
     }
 
     fn read_many(&self, sql: &'static str, params: Vec<Vec<Value>>) -> Work<'_, Vec<Vec<Row>>> {
-        let work = move |connection: &Connection| {
-            params.iter().map(|params| rows(connection, sql, params)).collect()
-        };
+        let work = move |connection: &Connection| params.iter().map(|params| rows(connection, sql, params)).collect();
         Box::pin(async move { self.reader.run(work).await })
     }
 
@@ -173,23 +166,12 @@ impl Transaction for SqliteTransaction {
         Box::pin(async move { self.thread.run(move |connection| rows(connection, sql, &params)).await })
     }
 
-    fn query_many(
-        &mut self,
-        sql: &'static str,
-        params: Vec<Vec<Value>>,
-    ) -> Work<'_, Vec<Vec<Row>>> {
-        let work = move |connection: &Connection| {
-            params.iter().map(|params| rows(connection, sql, params)).collect()
-        };
+    fn query_many(&mut self, sql: &'static str, params: Vec<Vec<Value>>) -> Work<'_, Vec<Vec<Row>>> {
+        let work = move |connection: &Connection| params.iter().map(|params| rows(connection, sql, params)).collect();
         Box::pin(async move { self.thread.run(work).await })
     }
 
-    fn query_some(
-        &mut self,
-        sql: &'static str,
-        params: Vec<Value>,
-        bytes_max: usize,
-    ) -> Work<'_, (Vec<Row>, bool)> {
+    fn query_some(&mut self, sql: &'static str, params: Vec<Value>, bytes_max: usize) -> Work<'_, (Vec<Row>, bool)> {
         let work = move |connection: &Connection| some(connection, sql, &params, bytes_max);
         Box::pin(async move { self.thread.run(work).await })
     }
@@ -251,12 +233,7 @@ fn rows(connection: &Connection, sql: &str, params: &[Value]) -> rusqlite::Resul
     some(connection, sql, params, usize::MAX).map(|(rows, _)| rows)
 }
 
-fn some(
-    connection: &Connection,
-    sql: &str,
-    params: &[Value],
-    bytes_max: usize,
-) -> rusqlite::Result<(Vec<Row>, bool)> {
+fn some(connection: &Connection, sql: &str, params: &[Value], bytes_max: usize) -> rusqlite::Result<(Vec<Row>, bool)> {
     let mut statement = connection.prepare(&dialect(sql))?;
     bind(&mut statement, params)?;
     collect(&mut statement, bytes_max)
@@ -275,10 +252,7 @@ fn bind(statement: &mut rusqlite::Statement<'_>, params: &[Value]) -> rusqlite::
     Ok(())
 }
 
-fn collect(
-    statement: &mut rusqlite::Statement<'_>,
-    bytes_max: usize,
-) -> rusqlite::Result<(Vec<Row>, bool)> {
+fn collect(statement: &mut rusqlite::Statement<'_>, bytes_max: usize) -> rusqlite::Result<(Vec<Row>, bool)> {
     let columns = statement.column_count();
     let (mut found, mut bytes) = (Vec::new(), 0_usize);
     let mut rows = statement.raw_query();

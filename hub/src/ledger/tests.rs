@@ -7,10 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use counterfoil_proto::id::{AgentId, Chain, Epoch, Lane, StoreId};
-use counterfoil_proto::message::{
-    BatchHead, Codec, EpochHeads, Gone, GoneReason, LaneHead, PositionItem, WireVersion,
-};
 use counterfoil_proto::id::{Digest, LaneKey, RecordKey, Seq, SeqRange, SessionId};
+use counterfoil_proto::message::{BatchHead, Codec, EpochHeads, Gone, GoneReason, LaneHead, PositionItem, WireVersion};
 use counterfoil_proto::record::{Context, Envelope, Flag, Kind, Record, flag, prepare};
 use counterfoil_proto::time::{ClockQuality, WallTime};
 
@@ -19,7 +17,8 @@ use super::*;
 mod database;
 mod races;
 
-pub(crate) use database::{Place, places};
+pub(crate) use database::postgres_url;
+use database::{Place, places};
 
 const BOUNDS: PostingBounds = PostingBounds { records_max: 100, bytes_max: 1 << 20, opaque: false };
 
@@ -174,7 +173,8 @@ async fn another_record_under_the_same_number_is_kept_beside_and_raised_once() {
         let forked = vec![sale(2, 999)];
         let taken = ledger.take(&[trade(&one, 2, forked.clone()), trade(&one, 2, forked.clone())]).await.unwrap();
         assert_eq!((taken.stored, taken.forks, taken.duplicates), (1, 1, 1));
-        let taken = ledger.take(&[trade(&one, 2, forked.clone()), trade(&one, 2, vec![sale(2, 100 + 2)])]).await.unwrap();
+        let taken =
+            ledger.take(&[trade(&one, 2, forked.clone()), trade(&one, 2, vec![sale(2, 100 + 2)])]).await.unwrap();
         assert_eq!((taken.stored, taken.duplicates), (0, 2), "both digests are known now");
         post_all(&ledger).await;
         post_all(&ledger).await;
@@ -197,14 +197,12 @@ async fn gone_lets_the_watermark_cross_and_what_comes_later_fills_it() {
         let one = source("0001", "a");
         let records = sales(1..=10);
         ledger.take(&[trade(&one, 1, records[..3].to_vec()), trade(&one, 7, records[6..].to_vec())]).await.unwrap();
-        let gone = Gone {
-            range: SeqRange { first: Seq(4), last: Seq(6) },
-            reason: GoneReason::Damaged,
-            chain_after: None,
-        };
-        let chain = records.iter().zip(1_u64..).fold(Chain::genesis(epoch(1), Lane::Trade), |chain, (bytes, seq)| {
-            chain.next(Seq(seq), Digest::of(bytes))
-        });
+        let gone =
+            Gone { range: SeqRange { first: Seq(4), last: Seq(6) }, reason: GoneReason::Damaged, chain_after: None };
+        let chain = records
+            .iter()
+            .zip(1_u64..)
+            .fold(Chain::genesis(epoch(1), Lane::Trade), |chain, (bytes, seq)| chain.next(Seq(seq), Digest::of(bytes)));
         let welcomed = hello(&ledger, &one, SESSION, vec![heads(epoch(1), 10, Some(chain), vec![gone])]).await;
         assert_eq!(welcomed.marks[0].stored, Seq(10));
         assert_eq!(post_all(&ledger).await, 7);
@@ -345,7 +343,8 @@ async fn resolutions_reach_the_exception_and_flags_open_one_with_the_agents_id()
         let key = RecordKey { epoch: epoch(1), lane: Lane::Trade, seq: Seq(1) };
         let id = crate::posting::exception_id(key, flag::TOTALS_MISMATCH);
         let text = format!(r#"{{"exception_id":"{id}","change":"resolved","by":"ana","reason":"typo"}}"#);
-        let change = Record { kind: Kind::EXCEPTION_CHANGE, envelope: Envelope::default(), document: text.into_bytes() };
+        let change =
+            Record { kind: Kind::EXCEPTION_CHANGE, envelope: Envelope::default(), document: text.into_bytes() };
         let records = vec![flagged.encode().unwrap(), change.encode().unwrap()];
         ledger.take(&[trade(&one, 1, records)]).await.unwrap();
         post_all(&ledger).await;
@@ -369,7 +368,12 @@ async fn a_snapshot_of_stock_applies_whole_and_only_if_newer() {
             parts: 2,
             taken_at: WallTime(0),
             heads: vec![],
-            items: vec![PositionItem { item_id: format!("{round}/{part}"), unit: "EA".to_owned(), on_hand: None, delta: "1".to_owned() }],
+            items: vec![PositionItem {
+                item_id: format!("{round}/{part}"),
+                unit: "EA".to_owned(),
+                on_hand: None,
+                delta: "1".to_owned(),
+            }],
         };
         let items = async || -> Vec<String> {
             let views = ledger.stock("0001").await.unwrap();

@@ -31,6 +31,10 @@ struct Running {
 }
 
 async fn start(directory: &Path, broker: Option<SocketAddr>, more: &str) -> Running {
+    start_on(directory, broker, "url = \"sqlite:hub.db\"", more).await
+}
+
+async fn start_on(directory: &Path, broker: Option<SocketAddr>, ledger: &str, more: &str) -> Running {
     let api = free_port().await;
     let is_embedded = broker.is_none();
     let broker = match broker {
@@ -38,7 +42,7 @@ async fn start(directory: &Path, broker: Option<SocketAddr>, more: &str) -> Runn
         None => free_port().await,
     };
     let text = format!(
-        "[mqtt]\nurl = \"mqtt://{broker}\"\n[ledger]\nurl = \"sqlite:hub.db\"\n[broker]\nembedded = {is_embedded}\n\
+        "[mqtt]\nurl = \"mqtt://{broker}\"\n[ledger]\n{ledger}\n[broker]\nembedded = {is_embedded}\n\
          listen = \"{broker}\"\n[api]\nlisten = \"{api}\"\n{more}"
     );
     let file = directory.join("hub.toml");
@@ -91,8 +95,7 @@ struct Agent {
 
 impl Agent {
     async fn connect(broker: SocketAddr) -> Self {
-        let source =
-            Source { store_id: StoreId::new("0042").unwrap(), agent_id: AgentId::new("box1").unwrap() };
+        let source = Source { store_id: StoreId::new("0042").unwrap(), agent_id: AgentId::new("box1").unwrap() };
         let mut options = MqttOptions::new("0042.box1", broker.ip().to_string(), broker.port());
         options.set_max_packet_size(2 << 20, 2 << 20);
         let (client, mut events) = AsyncClient::new(options, 100);
@@ -186,7 +189,8 @@ async fn sales_come_in_over_mqtt_and_go_out_over_http_once_and_in_order() {
     let hub = start(directory.path(), None, "").await;
     hub.ready().await;
     let mut agent = Agent::connect(hub.broker).await;
-    let presence = Presence { state: "online".to_owned(), session: SESSION, epoch: Some(EPOCH), software: "test".to_owned() };
+    let presence =
+        Presence { state: "online".to_owned(), session: SESSION, epoch: Some(EPOCH), software: "test".to_owned() };
     agent.say(Up::State, serde_json::to_vec(&presence).unwrap());
     agent.hello(0);
     let Down::Welcome(welcome) = agent.hear().await else { panic!("no welcome") };
@@ -194,7 +198,10 @@ async fn sales_come_in_over_mqtt_and_go_out_over_http_once_and_in_order() {
     let sales: Vec<Vec<u8>> = (1..=100).map(sale).collect();
     agent.batch(51, &sales[50..]);
     let Down::Ack(ack) = agent.hear().await else { panic!("no ack") };
-    assert_eq!((ack.marks[0].stored, ack.marks[0].ranges.clone()), (Seq(0), vec![SeqRange { first: Seq(51), last: Seq(100) }]));
+    assert_eq!(
+        (ack.marks[0].stored, ack.marks[0].ranges.clone()),
+        (Seq(0), vec![SeqRange { first: Seq(51), last: Seq(100) }])
+    );
     let Down::Ack(again) = agent.hear().await else { panic!("no ack") };
     assert_eq!(again.marks, ack.marks, "an ack is repeated while the lane lags");
     agent.batch(1, &sales[..60]);
@@ -203,7 +210,10 @@ async fn sales_come_in_over_mqtt_and_go_out_over_http_once_and_in_order() {
     let (status, head, body) = hub.get("/v1/records?store=0042&kind=transaction&wait=20").await;
     assert_eq!(status, 200, "{body}");
     let found = lines(&body);
-    assert_eq!(found.iter().map(|line| line["seq"].as_u64().unwrap()).collect::<Vec<_>>(), (1..=100).collect::<Vec<_>>());
+    assert_eq!(
+        found.iter().map(|line| line["seq"].as_u64().unwrap()).collect::<Vec<_>>(),
+        (1..=100).collect::<Vec<_>>()
+    );
     assert_eq!(found[4]["document"]["sequence_number"], 5);
     assert_eq!((found[0]["kind"].as_str(), found[0]["lane"].as_str()), (Some("transaction"), Some("trade")));
     let next = head.lines().find_map(|line| line.strip_prefix("next-after: ")).unwrap().to_owned();
@@ -281,4 +291,94 @@ async fn without_tokens_only_names_of_this_machine_are_answered() {
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
     hub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_acknowledged_before_it_is_committed() {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let directory = tempfile::tempdir().unwrap();
+    let hub = start(directory.path(), None, "").await;
+    hub.ready().await;
+    let mut agent = Agent::connect(hub.broker).await;
+    agent.hello(0);
+    let Down::Welcome(_) = agent.hear().await else { panic!("no welcome") };
+    // Somebody else writes to the ledger: the hub can read it, but not commit.
+    let database = Sqlite::open(&directory.path().join("hub.db")).unwrap();
+    let other = database.begin(crate::ledger::sql::Role::Desk).await.unwrap();
+    agent.batch(1, &[sale(1), sale(2)]);
+    let early = tokio::time::timeout(Duration::from_millis(1_500), agent.hear_stored(2)).await;
+    assert!(early.is_err(), "acknowledged, but not committed");
+    assert_eq!(hub.get("/v1/records").await.2, "");
+    other.rollback().await.unwrap();
+    agent.hear_stored(2).await;
+    let (_, _, body) = hub.get("/v1/records?wait=20").await;
+    assert_eq!(lines(&body).len(), 2);
+    hub.stop().await;
+}
+
+struct Mosquitto(std::process::Child);
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hubs_share_a_mosquitto_subscription_and_a_postgresql_ledger() {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let program = Path::new("/usr/sbin/mosquitto");
+    let Some(url) = crate::ledger::postgres_url().filter(|_| program.exists()) else {
+        eprintln!("SKIPPED two hubs on one subscription: install the packages mosquitto and postgresql");
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let broker = free_port().await;
+    let file = directory.path().join("mosquitto.conf");
+    std::fs::write(
+        &file,
+        format!("listener {} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n", broker.port()),
+    )
+    .unwrap();
+    let child = std::process::Command::new(program).arg("-c").arg(&file).stderr(std::process::Stdio::null()).spawn();
+    let _mosquitto = Mosquitto(child.unwrap());
+    while tokio::net::TcpStream::connect(broker).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    let ledger = format!("url = \"{url}\"\nsafe = \"stored\"");
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let one = start_on(first.path(), Some(broker), &ledger, "").await;
+    let other = start_on(second.path(), Some(broker), &ledger, "").await;
+    one.ready().await;
+    other.ready().await;
+    let mut agent = Agent::connect(broker).await;
+    agent.hello(0);
+    let Down::Welcome(_) = agent.hear().await else { panic!("no welcome") };
+    let sales: Vec<Vec<u8>> = (1..=400).map(sale).collect();
+    for (index, batch) in sales.chunks(10).enumerate() {
+        agent.batch(u64::try_from(index).unwrap() * 10 + 1, batch);
+    }
+    agent.hear_stored(400).await;
+    let mut pages = Vec::new();
+    for hub in [&one, &other] {
+        let mut entries = Vec::new();
+        let mut next = "0".to_owned();
+        while entries.len() < 400 {
+            let (status, head, body) = hub.get(&format!("/v1/records?limit=150&wait=20&after={next}")).await;
+            assert_eq!(status, 200, "{body}");
+            next = head.lines().find_map(|line| line.strip_prefix("next-after: ")).unwrap().to_owned();
+            entries.extend(lines(&body).iter().map(|line| (line["position"].as_u64(), line["seq"].as_u64())));
+        }
+        pages.push(entries);
+    }
+    assert_eq!(pages[0], pages[1], "both show the same under the same positions");
+    assert_eq!(pages[0], (1..=400).map(|place| (Some(place), Some(place))).collect::<Vec<_>>());
+    for hub in [&one, &other] {
+        let text = hub.get("/metrics").await.2;
+        let line = text.lines().find(|line| line.starts_with("counterfoil_hub_batches_total ")).unwrap();
+        assert_ne!(line, "counterfoil_hub_batches_total 0", "each had its share");
+    }
+    one.stop().await;
+    other.stop().await;
 }

@@ -35,17 +35,20 @@ impl Place {
 
 /// A fresh place of each kind that this machine has.
 pub(crate) fn places() -> Vec<Place> {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
     let mut places = vec![Place::File(tempfile::tempdir().unwrap())];
-    if let Some(cluster) = cluster() {
-        let name = format!("t{}", NUMBER.fetch_add(1, Ordering::SeqCst));
-        let created = cluster.program("createdb").args(["-h", &cluster.socket_dir, "-U", "postgres", &name]).status();
-        assert!(created.unwrap().success(), "createdb");
-        let mut config = tokio_postgres::Config::new();
-        config.host_path(&cluster.socket_dir).user("postgres").dbname(&name);
-        places.push(Place::Server(Box::new(config)));
-    }
+    let config = postgres_url().map(|url| url.parse().unwrap());
+    places.extend(config.map(|config| Place::Server(Box::new(config))));
     places
+}
+
+/// A fresh database on PostgreSQL, where this machine has one.
+pub(crate) fn postgres_url() -> Option<String> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let cluster = cluster()?;
+    let name = format!("t{}", NUMBER.fetch_add(1, Ordering::SeqCst));
+    let created = cluster.program("createdb").args(["-h", &cluster.socket_dir, "-U", "postgres", &name]).status();
+    assert!(created.unwrap().success(), "createdb");
+    Some(format!("postgres://postgres@{}/{name}", cluster.socket_dir.replace('/', "%2F")))
 }
 
 struct Cluster {
@@ -79,7 +82,9 @@ fn start() -> Option<Cluster> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let bin = versions.map(|version| version.path().join("bin")).filter(|bin| bin.join("postgres").exists()).max();
     let Some(bin) = bin else {
-        eprintln!("SKIPPED against PostgreSQL: no /usr/lib/postgresql/*/bin/postgres here; install the package postgresql");
+        eprintln!(
+            "SKIPPED against PostgreSQL: no /usr/lib/postgresql/*/bin/postgres here; install the package postgresql"
+        );
         return None;
     };
     // A shell watches our end of a pipe: however this process ends, the server is stopped and its directory removed.

@@ -127,7 +127,8 @@ async fn a_restored_ledger_is_noticed_gets_a_new_hub_epoch_and_refuses_old_curso
         let late = ledger.cursor(None).await.unwrap();
         assert_eq!((early.position, late.position), (5, 9));
         let state = super::super::intake::write_state(&{
-            let mut state = counterfoil_proto::sync::receiver::LaneState::new(LaneKey { epoch: epoch(1), lane: Lane::Trade });
+            let mut state =
+                counterfoil_proto::sync::receiver::LaneState::new(LaneKey { epoch: epoch(1), lane: Lane::Trade });
             state.stored = Seq(5);
             state.chain = None;
             state
