@@ -26,17 +26,18 @@ pub mod sql;
 pub mod sqlite;
 #[cfg(test)]
 mod tests;
+mod view;
 mod watch;
 
 #[cfg(test)]
 pub(crate) use tests::postgres_url;
 
 pub use desk::read_copy;
-pub use read::{
+pub use sql::{Database, Work};
+pub use view::{
     AgentView, Cursor, EntryView, ExceptionFilter, ExceptionView, Gauges, LaneView, PageQuery, RecordsPage, StockView,
     TotalsRow,
 };
-pub use sql::{Database, Work};
 pub use watch::Beat;
 
 use watch::Watch;

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use counterfoil_proto::codec::{self, CodecError};
@@ -24,6 +24,11 @@ use crate::env;
 use crate::ledger::{Arrival, Ledger, LedgerError, Taken};
 use crate::mqtt::{Incoming, Outlet, QUEUE_MESSAGES_MAX};
 use crate::run::stopped;
+
+mod counters;
+
+pub use counters::Counters;
+use counters::add;
 
 /// Batches in one transaction.
 const GROUP_BATCHES_MAX: usize = 64;
@@ -46,37 +51,6 @@ const LAGGING_MAX: usize = 4_096;
 const REJECTS_A_MINUTE: u32 = 60;
 const RETRY_MS_MIN: u64 = 50;
 const RETRY_MS_MAX: u64 = 5_000;
-
-/// What the receiver counts, for metrics.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Batches taken in.
-    pub batches: AtomicU64,
-    /// Records that were new.
-    pub records: AtomicU64,
-    /// Records that were there already.
-    pub duplicates: AtomicU64,
-    /// Records under a number that another has.
-    pub forks: AtomicU64,
-    /// Transactions.
-    pub groups: AtomicU64,
-    /// Hello pages answered.
-    pub hellos: AtomicU64,
-    /// Acks published.
-    pub acks: AtomicU64,
-    /// Batches refused.
-    pub nacks: AtomicU64,
-    /// Messages that do not decode.
-    pub undecodable: AtomicU64,
-    /// Failed attempts at the ledger.
-    pub ledger_failures: AtomicU64,
-    /// Microseconds that the last transaction took.
-    pub last_commit_us: AtomicU64,
-}
-
-fn add(counter: &AtomicU64, number: u64) {
-    counter.fetch_add(number, Ordering::Relaxed);
-}
 
 /// A lane whose mark is said again.
 #[derive(Clone, Copy, Debug)]

@@ -316,6 +316,38 @@ async fn nothing_is_acknowledged_before_it_is_committed() {
     hub.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ledger_that_goes_back_while_all_runs_makes_the_hub_ask_every_agent_for_a_hello() {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let directory = tempfile::tempdir().unwrap();
+    let hub = start(directory.path(), None, "").await;
+    hub.ready().await;
+    let mut agent = Agent::connect(hub.broker).await;
+    agent.hello(0);
+    let Down::Welcome(welcome) = agent.hear().await else { panic!("no welcome") };
+    agent.batch(1, &[sale(1), sale(2)]);
+    agent.hear_stored(2).await;
+    let database = Sqlite::open(&directory.path().join("hub.db")).unwrap();
+    let mut restore = database.begin(crate::ledger::sql::Role::Desk).await.unwrap();
+    restore.execute_many("UPDATE processes SET commits = 0", vec![vec![]]).await.unwrap();
+    restore.commit().await.unwrap();
+    // Nobody sends anything: the hub finds out by itself.
+    let hub_epoch = loop {
+        if let Down::HelloWanted { hub_epoch } = agent.hear().await {
+            break hub_epoch;
+        }
+    };
+    assert_ne!(hub_epoch, welcome.hub_epoch);
+    agent.hello(2);
+    let again = loop {
+        if let Down::Welcome(welcome) = agent.hear().await {
+            break welcome;
+        }
+    };
+    assert_eq!((again.hub_epoch, again.marks[0].stored), (hub_epoch, Seq(2)));
+    hub.stop().await;
+}
+
 struct Mosquitto(std::process::Child);
 
 impl Drop for Mosquitto {
