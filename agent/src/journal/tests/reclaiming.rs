@@ -27,32 +27,44 @@ fn filled(groups: usize) -> World {
 }
 
 #[test]
-fn only_what_is_safe_old_checkpointed_and_snapshotted_goes() {
+fn only_what_is_safe_on_every_lane_goes() {
+    let mut world = filled(40);
+    snapshot(&mut world);
+    let end = world.journal().end();
+    let (trade, stock) = (lane_key(epoch(1), Lane::Trade), lane_key(epoch(1), Lane::Stock));
+    let last = Marks { stored: seq(40), safe: seq(40) };
+    let stored = Marks { stored: seq(40), safe: seq(0) };
+    for (trade_marks, stock_marks) in [(stored, stored), (last, stored), (stored, last), (last, Marks::default())] {
+        world.journal().acknowledge(trade, trade_marks);
+        world.journal().acknowledge(stock, stock_marks);
+        assert_eq!(world.journal().reclaim(LATER, end).unwrap(), Reclaimed::default());
+    }
+    let third = world.journal().sealed[2].runs.clone();
+    for run in third {
+        world.journal().acknowledge(run.key, Marks { stored: run.last, safe: run.last.previous() });
+    }
+    assert_eq!(world.journal().reclaim(LATER, end).unwrap().segments, 2, "the third lacks one record of each lane");
+}
+
+#[test]
+fn only_what_is_old_checkpointed_and_snapshotted_goes() {
     let mut world = filled(40);
     let end = world.journal().end();
-    // Not safe.
-    assert!(!world.journal().wants_snapshot(LATER, end));
-    assert_eq!(world.journal().reclaim(LATER, end).unwrap(), Reclaimed::default());
-    // Safe on one lane only.
-    world.journal().acknowledge(lane_key(epoch(1), Lane::Trade), Marks { stored: seq(40), safe: seq(40) });
-    assert_eq!(world.journal().reclaim(LATER, end).unwrap().segments, 0);
-    // Stored is not safe.
-    world.journal().acknowledge(lane_key(epoch(1), Lane::Stock), Marks { stored: seq(40), safe: seq(0) });
-    assert_eq!(world.journal().reclaim(LATER, end).unwrap().segments, 0);
+    assert!(!world.journal().wants_snapshot(LATER, end), "nothing is safe");
     safe_all(&mut world, 40);
-    // Not old.
-    assert!(!world.journal().wants_snapshot(NOW, end));
-    // Without a snapshot.
+    assert!(!world.journal().wants_snapshot(NOW, end), "nothing is old");
     assert!(world.journal().wants_snapshot(LATER, end));
-    assert_eq!(world.journal().reclaim(LATER, end).unwrap().segments, 0);
+    assert_eq!(world.journal().reclaim(LATER, end).unwrap().segments, 0, "there is no snapshot");
     snapshot(&mut world);
     assert!(!world.journal().wants_snapshot(LATER, end));
     let (segments, end) = (world.journal().figures().segments, world.journal().end());
-    // Behind the checkpoint.
-    assert_eq!(world.journal().reclaim(LATER, Position::START).unwrap().segments, 0);
-    assert_eq!(world.journal().reclaim(NOW, end).unwrap().segments, 0);
-    let third = Position::new(3, 100);
-    assert_eq!(world.journal().reclaim(LATER, third).unwrap().segments, 2);
+    assert_eq!(world.journal().reclaim(LATER, Position::START).unwrap().segments, 0, "there is no checkpoint");
+    assert_eq!(world.journal().reclaim(NOW, end).unwrap().segments, 0, "nothing is old");
+    assert_eq!(
+        world.journal().reclaim(LATER, Position::new(3, 100)).unwrap().segments,
+        2,
+        "the checkpoint lies in the third"
+    );
     assert_eq!(world.journal().reclaim(LATER, end).unwrap().segments, segments - 3);
     assert_eq!(world.journal().figures().segments, 1);
     let view = &world.journal().lanes()[0].lanes[0];
@@ -116,6 +128,85 @@ fn a_reader_under_reclaim_and_reuse_sees_records_or_reclaimed_never_damage() {
     world.open();
     assert!(world.opened.damage.is_empty() && world.opened.tail_cut.is_none(), "{:?}", world.opened);
     assert!(world.verify().is_empty());
+}
+
+type Hook = Box<dyn FnOnce() + Send>;
+
+/// A disk on which something happens right after a segment's file was opened to be read.
+struct Hooked {
+    disk: MemoryDisk,
+    hook: std::sync::Mutex<Option<Hook>>,
+}
+
+impl std::fmt::Debug for Hooked {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.disk.fmt(formatter)
+    }
+}
+
+impl Disk for Hooked {
+    fn create_dir(&self, dir: &str) -> io::Result<()> {
+        self.disk.create_dir(dir)
+    }
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        self.disk.create(name)
+    }
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        self.disk.open(name)
+    }
+    fn open_read(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let file = self.disk.open_read(name);
+        let hook = self.hook.lock().unwrap().take();
+        if let Some(hook) = hook {
+            hook();
+        }
+        file
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+    fn list(&self, dir: &str) -> io::Result<Vec<disk::Listed>> {
+        self.disk.list(dir)
+    }
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        self.disk.sync_dir(dir)
+    }
+    fn lock(&self, name: &str) -> io::Result<Box<dyn DiskLock>> {
+        self.disk.lock(name)
+    }
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.disk.free_bytes()
+    }
+}
+
+/// The reader has the oldest segment's file open when the writer gives it back and writes it anew: what the reader then finds in it is no
+/// damage.
+#[test]
+fn a_file_reused_under_a_reader_is_not_damaged() {
+    let mut world = filled(40);
+    safe_all(&mut world, 40);
+    snapshot(&mut world);
+    world.journal.take().unwrap().close().unwrap();
+    world.disk.kill();
+    let disk = Arc::new(Hooked { disk: world.disk.clone(), hook: std::sync::Mutex::new(None) });
+    let (journal, _) = Journal::open(Arc::clone(&disk) as Arc<dyn Disk>, world.config, &source(), 1).unwrap();
+    let mut reader = journal.reader();
+    let trade = lane_key(epoch(1), Lane::Trade);
+    *disk.hook.lock().unwrap() = Some(Box::new(move || {
+        let mut world = World { journal: Some(journal), documents: 1000, ..copy(&world) };
+        world.epochs += 1;
+        let end = world.journal().end();
+        assert!(world.journal().reclaim(LATER, end).unwrap().segments > 2);
+        for _ in 0..12 {
+            world.append(&[Lane::Trade, Lane::Stock], 200).unwrap();
+        }
+    }));
+    let read = reader.read(trade, Seq::FIRST, 100, 9999).unwrap();
+    assert!(matches!(read, Read::Reclaimed { first, .. } if first > Seq::FIRST), "{read:?}");
+    assert!(disk.hook.lock().unwrap().is_none(), "it happened");
 }
 
 #[test]
