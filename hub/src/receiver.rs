@@ -361,10 +361,10 @@ impl Receiver {
         // An empty retained message is how a topic is cleared.
         let Ok(presence) = serde_json::from_slice::<Presence>(&message.payload) else { return Ok(()) };
         let ledger = Arc::clone(&self.ledger);
-        let Some(known) = insist!(self, ledger.presence(&message.source, &presence)) else { return Ok(()) };
-        // What the broker kept from before this process came: an agent that the ledger does not know in its session will not say
-        // hello by itself for a while.
-        if message.is_retained && presence.state == "online" && known != Some(presence.session) {
+        let Some(_known) = insist!(self, ledger.presence(&message.source, &presence)) else { return Ok(()) };
+        // What the broker kept from before this process came. The ledger may have been put back to an earlier copy while no hub ran,
+        // in which even the sessions agree; only the agents know what they sent, so each is asked once.
+        if message.is_retained && presence.state == "online" {
             self.want_hello(&message.source);
         }
         Ok(())

@@ -128,9 +128,9 @@ async fn what_is_wrong_is_not_sent_again() {
 async fn many_in_one_request_get_a_receipt_each_or_stop_the_till() {
     let directory = tempfile::tempdir().unwrap();
     let one =
-        |index: u64| format!("{{\"index\":{index},\"status\":\"recorded\",\"receipt\":{}}}", receipt(index + 1, false));
+        |index: u64| format!("{{\"index\":{index},\"status\":201,\"receipt\":{}}}", receipt(index + 1, false));
     let two = format!("{{\"recorded\":2,\"duplicates\":0,\"refused\":0,\"results\":[{},{}]}}", one(0), one(1));
-    let refused = "{\"recorded\":0,\"duplicates\":0,\"refused\":1,\"results\":[{\"index\":0,\"status\":\"refused\",\"problem\":{\"type\":\"x\"}}]}";
+    let refused = "{\"recorded\":0,\"duplicates\":0,\"refused\":1,\"results\":[{\"index\":0,\"status\":422,\"problem\":{\"type\":\"x\"}}]}";
     let agent = Agent::new(vec![Reply::Answer(200, "", two), Reply::Answer(200, "", refused.to_owned())]).await;
     let error = sell(&agent, directory.path(), Mode::Batch(2), 3).await.unwrap_err();
     assert!(matches!(&error, TillError::Refused { key, .. } if key == "s/t/1/2011-01-01/3"), "{error}");
