@@ -3,16 +3,14 @@
 //! Invariant: nothing before the proven end is ever cut; behind it no record is kept whose predecessor in its lane is missing. Pure.
 
 use counterfoil_proto::id::{LaneKey, RecordKey, Seq};
+use counterfoil_proto::time::WallTime;
 
 use crate::journal::cursor::Cursor;
-use crate::journal::frame::Kind;
+use crate::journal::frame::{self, Kind};
 use crate::journal::scan::{self, Content, Item};
-use crate::journal::table::{GroupHeader, Head, Table};
+use crate::journal::table::{Entry, GroupHeader, Head, Table};
 use crate::journal::types::GoneReason;
 use crate::journal::writer::to_u32;
-
-/// How far behind a group's start its first frame may stand when the group's header is damaged.
-const GROUP_HEADER_BYTES_MAX: u32 = 4096;
 
 /// The end of the unsealed segment.
 #[derive(Debug)]
@@ -51,11 +49,11 @@ impl Tail {
             Self { proven, end: proven, kept: split, cut_end: proven, cut_records: Vec::new(), clean: false };
         let mut group_end = proven;
         for item in &items[split..] {
-            let follows = item.offset == tail.end
-                || (tail.end == proven
-                    && item.header.group == proven
-                    && item.offset - proven <= GROUP_HEADER_BYTES_MAX);
-            if !follows || tail.clean || !advance(&mut heads, cursor, item, bytes) {
+            // Behind the end that the group's header states there may be frames of an append that failed at the same place before.
+            let belongs = item.header.group == proven && (group_end == proven || item.offset < group_end);
+            let follows =
+                item.offset == tail.end || (tail.end == proven && item.offset - proven == header_bytes(&heads, item));
+            if !belongs || !follows || tail.clean || !advance(&mut heads, cursor, item, bytes) {
                 break;
             }
             tail.kept += 1;
@@ -75,16 +73,13 @@ impl Tail {
     }
 
     fn cut(&mut self, beyond: &[Item], group_end: u32, bytes: &[u8], recycled: bool) {
-        if self.clean {
-            return;
-        }
         self.cut_end = beyond.last().map_or(self.end, Item::end).max(group_end);
         self.cut_records = beyond
             .iter()
             .filter(|item| item.header.kind == Kind::Record)
             .map(|item| RecordKey { epoch: item.header.epoch, lane: item.header.lane, seq: Seq(item.header.seq) })
             .collect();
-        if !recycled {
+        if !recycled && !self.clean {
             // A fresh file holds zeros behind the log.
             let rest = bytes.get(self.end as usize..).unwrap_or(&[]);
             let last = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| to_u32(last) + 1);
@@ -99,6 +94,23 @@ impl Tail {
         // Regions before a later whole frame are known as bad already.
         (seen < self.proven && first_behind.is_none()).then_some((seen, self.proven))
     }
+}
+
+/// How long the header of the group of `item`, its first frame, must have been. Where the header alone is damaged the frame stands right
+/// behind it.
+fn header_bytes(heads: &Table, item: &Item) -> u32 {
+    let last = heads.entries.last().cloned();
+    let known = heads.get(item.header.epoch).cloned();
+    let entries = match known {
+        Some(entry) => vec![entry],
+        None if item.header.kind == Kind::Record => {
+            let parent = last.as_ref().map(|parent| parent.epoch);
+            last.into_iter().chain([Entry::new(item.header.epoch, parent)]).collect()
+        }
+        None => last.into_iter().collect(),
+    };
+    let header = GroupHeader { bytes: 0, records: 0, wall: WallTime(0), entries };
+    to_u32(frame::frame_bytes(header.encode().len()))
 }
 
 /// Whether a frame continues its lane; moves the lane on.

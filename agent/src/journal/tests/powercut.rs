@@ -172,6 +172,35 @@ fn the_unproven_tail_is_on_the_medium_before_it_is_served() {
     assert_eq!(world.read_all().records, served, "what was served once is served for ever");
 }
 
+/// A clean stop, then an append at the place of the closing mark of which only later sectors arrived: the mark is whole, and behind it stand
+/// whole frames of a group that nobody was told of. They must neither be served nor be taken for the end of a shorter group.
+#[test]
+fn frames_of_a_failed_append_behind_a_closing_mark_do_not_come_back() {
+    let mut world = World::new(small());
+    world.trade(2);
+    world.journal.take().unwrap().close().unwrap();
+    world.disk.kill();
+    let file = world.names(".seg").pop().unwrap();
+    let closed = world.disk.content(&file).unwrap();
+    world.open();
+    world.disk.fail(Some(fail(Call::Sync, 0, false)));
+    assert!(world.append(&[Lane::Trade, Lane::Stock, Lane::Stock], 100).is_err());
+    let mut torn = world.disk.content(&file).unwrap();
+    let mark = closed.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    torn[..mark].copy_from_slice(&closed[..mark]);
+    world.disk.set_content(&file, torn);
+    world.disk.kill();
+    world.open();
+    assert!(world.opened.tail_cut.as_ref().is_some_and(|cut| !cut.records.is_empty()), "{:?}", world.opened);
+    assert_eq!(world.read_all().records.len(), 2);
+    world.append(&[Lane::Trade], 100).unwrap();
+    world.disk.kill();
+    world.open();
+    assert!(world.opened.tail_cut.is_none(), "{:?}", world.opened);
+    assert_eq!(world.read_all().records.len(), 3);
+    assert!(world.verify().is_empty());
+}
+
 #[test]
 fn a_torn_group_is_cut_kept_in_quarantine_and_told() {
     for seed in 0..200 {
