@@ -135,7 +135,7 @@ pub struct StockAnswer {
     #[serde(flatten)]
     pub quantity: StockQuantity,
     /// Further units, where the item moves in several.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_units: Vec<StockQuantity>,
     /// Up to where records are reflected.
     pub as_of: Option<AsOf>,

@@ -162,7 +162,7 @@ impl State {
 
     /// Folds a synced record in. A record that is folded already changes nothing.
     pub fn apply(&mut self, position: u64, key: RecordKey, record: &Record, facts: &Facts) {
-        if !self.tables.heads.advance(key) {
+        if !self.tables.heads.advance(key, &mut self.dirty) {
             return;
         }
         self.begin(position);
@@ -217,13 +217,13 @@ impl State {
         match Record::decode(stored) {
             Ok(record) => match record::facts(record.kind, &record.envelope, &record.document) {
                 Ok(facts) => self.apply(position, key, &record, &facts),
-                Err(_) if self.is_folded(key) => {}
+                Err(_) if self.tables.heads.covers(key) => {}
                 Err(_) => {
                     self.apply(position, key, &record, &Facts::None);
                     self.count_unreadable(UNREADABLE_RECORD, origin(record.envelope.recorded_at));
                 }
             },
-            Err(_) if self.tables.heads.advance(key) => {
+            Err(_) if self.tables.heads.advance(key, &mut self.dirty) => {
                 self.begin(position);
                 self.count_unreadable(UNREADABLE_RECORD, origin(WallTime::default()));
             }
@@ -291,6 +291,11 @@ impl State {
         !self.dirty.is_clean()
     }
 
+    /// Whether so much has changed that a checkpoint should not wait for its time: further on it would have to write everything.
+    pub fn is_checkpoint_due(&self) -> bool {
+        self.dirty.is_much()
+    }
+
     /// Position of the last record that was folded.
     pub fn applied(&self) -> Option<u64> {
         self.tables.applied
@@ -313,10 +318,6 @@ impl State {
         self.dirty = Dirty::All;
         self.checkpointed = None;
         Ok(self.tables.applied)
-    }
-
-    fn is_folded(&self, key: RecordKey) -> bool {
-        self.lane_heads().any(|(lane, seq)| lane == key.lane_key() && key.seq <= seq)
     }
 
     fn begin(&mut self, position: u64) {

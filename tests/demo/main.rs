@@ -65,8 +65,14 @@ fn duration(text: &str) -> Result<Duration, String> {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.role {
-        Some(Role::Agent { config }) => role(counterfoil::config::Config::load(&config).map_err(Into::into).and_then(counterfoil::run)),
-        Some(Role::Hub { config }) => role(counterfoil_hub::config::Config::load(&config).map_err(Into::into).and_then(counterfoil_hub::run)),
+        Some(Role::Agent { config }) => {
+            let config = counterfoil::config::Config::load(&config).map_err(counterfoil::error::ExitError::from);
+            role(config.and_then(counterfoil::run))
+        }
+        Some(Role::Hub { config }) => {
+            let arguments = ["counterfoil-hub".into(), "run".into(), "--config".into(), config.into_os_string()];
+            role(counterfoil_hub::main_with_args(arguments).map(drop))
+        }
         None => {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime for the demo");
             let agreed = runtime.block_on(demo(&arguments));

@@ -14,14 +14,14 @@ use crate::tills::{BUSINESS_DAY, Sum, Till};
 
 /// What the hub serves, by till and lane.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     sums: BTreeMap<(String, String), Sum>,
     repeated: u64,
 }
 
 impl Ledger {
     /// Reads every record of the hub.
-    pub async fn read(hub: &Api) -> Result<Self, ApiError> {
+    pub(crate) async fn read(hub: &Api) -> Result<Self, ApiError> {
         let mut ledger = Self::default();
         let mut keys = std::collections::BTreeSet::new();
         let mut after = String::new();
@@ -64,13 +64,13 @@ impl Ledger {
 
 /// The comparison.
 #[derive(Debug)]
-pub struct Verdict {
+pub(crate) struct Verdict {
     rows: Vec<(String, String, Sum, Sum)>,
     repeated: u64,
 }
 
 impl Verdict {
-    pub fn new(tills: &[Arc<Till>], ledger: &Ledger) -> Self {
+    pub(crate) fn new(tills: &[Arc<Till>], ledger: &Ledger) -> Self {
         let mut rows = Vec::new();
         for till in tills {
             for (lane, told) in till.notes() {
@@ -83,7 +83,7 @@ impl Verdict {
     }
 
     /// Whether every count and sum is equal and nothing came twice.
-    pub fn agrees(&self) -> bool {
+    pub(crate) fn agrees(&self) -> bool {
         self.repeated == 0 && !self.rows.is_empty() && self.rows.iter().all(|(_, _, told, found)| told == found)
     }
 }

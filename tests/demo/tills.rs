@@ -15,7 +15,7 @@ use world::random::Random;
 use world::wait::rest;
 
 /// The day on which the demo sells; any would do.
-pub const BUSINESS_DAY: &str = "2026-11-23";
+pub(crate) const BUSINESS_DAY: &str = "2026-11-23";
 
 /// Between two documents of one till.
 const PAUSE: Duration = Duration::from_millis(15);
@@ -34,42 +34,42 @@ const GOODS: [(&str, &str, i64); 6] = [
 
 /// What a lane of a till comes to: documents and Σ of money, or of pieces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sum {
+pub(crate) struct Sum {
     /// Documents.
-    pub count: u64,
+    pub(crate) count: u64,
     /// Σ totals.gross on the trade lane, Σ quantity on the stock lane.
-    pub amount: Decimal,
+    pub(crate) amount: Decimal,
 }
 
 /// A till and its notes.
 #[derive(Debug)]
-pub struct Till {
+pub(crate) struct Till {
     id: &'static str,
     agent: Api,
     notes: Mutex<BTreeMap<String, Sum>>,
 }
 
 impl Till {
-    pub fn new(id: &'static str, agent: Api) -> Self {
+    pub(crate) fn new(id: &'static str, agent: Api) -> Self {
         Self { id, agent, notes: Mutex::default() }
     }
 
-    pub const fn id(&self) -> &'static str {
+    pub(crate) const fn id(&self) -> &'static str {
         self.id
     }
 
     /// Documents that it was told are recorded.
-    pub fn told(&self) -> u64 {
+    pub(crate) fn told(&self) -> u64 {
         self.notes().values().map(|sum| sum.count).sum()
     }
 
     /// What it was told, by lane.
-    pub fn notes(&self) -> BTreeMap<String, Sum> {
+    pub(crate) fn notes(&self) -> BTreeMap<String, Sum> {
         self.notes.lock().expect("notes are only added to").clone()
     }
 
     /// Sells until `stop`, then closes the day.
-    pub async fn sell(self: Arc<Self>, stop: Arc<AtomicBool>) {
+    pub(crate) async fn sell(self: Arc<Self>, stop: Arc<AtomicBool>) {
         let mut random = Random::named(7, self.id);
         let mut number = 0;
         let mut gross = Decimal::ZERO;
@@ -148,7 +148,7 @@ impl Till {
 }
 
 /// A sale of one's own.
-pub fn curl_line(agent: &str) -> String {
+pub(crate) fn curl_line(agent: &str) -> String {
     format!(
         "curl -s {agent}/v1/transactions -H 'content-type: application/json' -d '{{\n  \
          \"workstation_id\":\"9\",\"business_day_date\":\"{BUSINESS_DAY}\",\"sequence_number\":1,\"type\":\"sale\",\n  \

@@ -5,8 +5,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it is")]
 
 mod broker;
+mod damage;
 mod postgres;
 mod promises;
 mod replay;
 mod stage;
+mod syncs;
 mod till;

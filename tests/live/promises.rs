@@ -114,6 +114,25 @@ async fn a_hub_restored_to_an_earlier_copy_is_whole_again() {
 }
 
 #[tokio::test]
+async fn a_database_restored_under_a_running_hub_is_whole_again() {
+    let mut stage = Stage::new().await;
+    let api = stage.agent.api();
+    for number in 1..=10 {
+        post(&api, &sale(number, number)).await;
+    }
+    ledger(&stage, 10).await;
+    let backup = stage.postgres.backup().await;
+    for number in 11..=40 {
+        post(&api, &sale(number, number)).await;
+    }
+    ledger(&stage, 40).await;
+    // Hub, broker and agent run on, and no till sells: the hub itself has to notice.
+    stage.postgres.restore(&backup).await;
+    let whole = ledger(&stage, 40).await;
+    assert_eq!(whole.stubs.len(), 40);
+}
+
+#[tokio::test]
 async fn a_till_does_not_notice_a_broker_that_is_gone() {
     let mut stage = Stage::new().await;
     let api = stage.agent.api();

@@ -22,6 +22,11 @@ pub(crate) struct Stage {
 impl Stage {
     /// Everything up and ready.
     pub(crate) async fn new() -> Self {
+        Self::with_agent("").await
+    }
+
+    /// The same, `more` added to the agent's configuration.
+    pub(crate) async fn with_agent(more: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let broker = Broker::plain().await;
         let mut postgres = Postgres::new().await;
@@ -31,7 +36,7 @@ impl Stage {
         let mut hub = Hub::new(&directory.path().join("hub"), "hub1", &mqtt, &ledger, "");
         hub.start();
         hub.ready().await;
-        let mut agent = Agent::new(&directory.path().join("agent"), "0042", "box1", &mqtt, "");
+        let mut agent = Agent::new(&directory.path().join("agent"), "0042", "box1", &mqtt, more);
         agent.start();
         agent.ready().await;
         Self { agent, hub, postgres, broker, directory }

@@ -92,6 +92,17 @@ impl Agent {
         self.starts += 1;
     }
 
+    /// Starts it below another program, such as a tracer; see [`Agent::ready`].
+    pub fn start_below(&mut self, tracer: &Path, arguments: &[&str]) {
+        assert!(self.process.is_none(), "the agent runs already");
+        let inner = command("counterfoil", &self.config());
+        let mut outer = Command::new(tracer);
+        outer.args(arguments).arg(inner.get_program()).args(inner.get_args());
+        let name = format!("agent {}.{} below {}", self.store_id, self.agent_id, tracer.display());
+        self.process = Some(Process::start(&name, outer, &self.directory.join("agent.log")));
+        self.starts += 1;
+    }
+
     /// Waits until it accepts documents; panics with its output where it ends before.
     pub async fn ready(&mut self) {
         let api = self.api();

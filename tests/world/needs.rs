@@ -20,6 +20,8 @@ pub struct Need {
 
 /// The MQTT broker.
 pub const MOSQUITTO: Need = Need { program: "mosquitto", package: "mosquitto", places: &["/usr/sbin"] };
+/// What shows the system calls of a process.
+pub const STRACE: Need = Need { program: "strace", package: "strace", places: &["/usr/bin"] };
 /// The database server.
 pub const POSTGRES: Need = Need { program: "postgres", package: "postgresql", places: POSTGRES_PLACES };
 /// What creates a database cluster.

@@ -100,16 +100,14 @@ impl Stager<'_> {
             return Ok(Outcome::Duplicate(receipt(first_key, &first, true)));
         }
         let conflict_key = IdentityKey::of_conflict(identity, &envelope.content_digest);
-        let (kept_key, kept, duplicate) = match self.look_up(group, conflict_key)? {
-            Some((key, kept)) => (key, kept, true),
-            None => {
-                let (key, kept) = self.append(group, prepared, Some(first_key))?;
-                (key, kept, false)
-            }
+        let (kept_key, kept) = match self.look_up(group, conflict_key)? {
+            Some(found) => found,
+            None => self.append(group, prepared, Some(first_key))?,
         };
         Ok(Outcome::Conflict(Conflict {
             existing: receipt(first_key, &first, true),
-            kept: receipt(kept_key, &kept, duplicate),
+            // The same answer each time: a till that retries must not see a difference.
+            kept: receipt(kept_key, &kept, false),
             exception_id: exception_id(kept_key, IDENTITY_CONFLICT),
         }))
     }

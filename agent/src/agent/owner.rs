@@ -353,7 +353,7 @@ impl Owner {
                 self.note(notes::damage(&damage));
             }
         }
-        if self.checkpoint_at <= now {
+        if self.checkpoint_at <= now || self.state.is_checkpoint_due() {
             self.checkpoint();
             self.give_back()?;
             self.checkpoint_at = now.plus_ms(self.checkpoint_ms);

@@ -16,7 +16,7 @@ use super::dirty::Dirty;
 use super::exceptions::local;
 use super::limits::{
     CLOSES_PER_DAY_MAX, CURRENCIES_PER_TILL_MAX, DAYS_GONE_MAX, DAYS_MAX, NAME_BYTES_MAX, TAXES_PER_TILL_MAX,
-    TENDERS_PER_TILL_MAX, TILLS_PER_DAY_MAX,
+    TENDERS_PER_CLOSE_MAX, TENDERS_PER_TILL_MAX, TILLS_PER_DAY_MAX, WORD_BYTES_MAX,
 };
 use super::rows::RowKey;
 use super::word::{Word, decimal};
@@ -180,15 +180,17 @@ impl Days {
             return;
         }
         let mut declared = Vec::with_capacity(facts.declared.len().min(CURRENCIES_PER_TILL_MAX));
-        for totals in facts.declared.iter().filter(|totals| totals.currency_code.len() <= NAME_BYTES_MAX) {
-            if declared.len() >= CURRENCIES_PER_TILL_MAX {
+        let mut tenders_left = TENDERS_PER_CLOSE_MAX;
+        for totals in &facts.declared {
+            if declared.len() >= CURRENCIES_PER_TILL_MAX || totals.currency_code.len() > WORD_BYTES_MAX {
                 found.push(local::DAY_TOTALS_LIMIT);
-                break;
+                continue;
             }
             let mut tenders = BTreeMap::new();
             for tender in &totals.tenders {
-                add_tender(&mut tenders, &tender.tender_type, tender.amount, found);
+                add_tender(&mut tenders, tenders_left, &tender.tender_type, tender.amount, found);
             }
+            tenders_left = tenders_left.saturating_sub(tenders.len());
             let currency_code = Word::of(&totals.currency_code);
             declared.push(Declared { currency_code, transactions: totals.transactions, gross: totals.gross, tenders });
         }
@@ -264,7 +266,7 @@ impl Days {
         found: &mut Vec<&'static str>,
     ) -> Option<&mut Till> {
         let day = self.kept.get_mut(&date)?;
-        let too_long = workstation_id.len() > NAME_BYTES_MAX || currency_code.len() > NAME_BYTES_MAX;
+        let too_long = workstation_id.len() > NAME_BYTES_MAX || currency_code.len() > WORD_BYTES_MAX;
         let tills = day.tills.len();
         let currencies = day.tills.get(workstation_id);
         let full = match currencies {
@@ -299,7 +301,7 @@ impl Till {
                 .binary_search_by(|tax| tax.category.as_str().cmp(&sum.category).then_with(|| tax.rate.cmp(&rate)));
             let index = match place {
                 Ok(index) => index,
-                Err(_) if self.taxes.len() >= TAXES_PER_TILL_MAX || sum.category.len() > NAME_BYTES_MAX => {
+                Err(_) if self.taxes.len() >= TAXES_PER_TILL_MAX || sum.category.len() > WORD_BYTES_MAX => {
                     found.push(local::DAY_TOTALS_LIMIT);
                     continue;
                 }
@@ -315,15 +317,21 @@ impl Till {
             }
         }
         for tender in &facts.tenders {
-            add_tender(&mut self.tenders, &tender.tender_type, tender.amount, found);
+            add_tender(&mut self.tenders, TENDERS_PER_TILL_MAX, &tender.tender_type, tender.amount, found);
         }
     }
 }
 
-fn add_tender(tenders: &mut BTreeMap<Word, i64>, tender_type: &str, amount: i64, found: &mut Vec<&'static str>) {
+fn add_tender(
+    tenders: &mut BTreeMap<Word, i64>,
+    max: usize,
+    tender_type: &str,
+    amount: i64,
+    found: &mut Vec<&'static str>,
+) {
     if let Some(sum) = tenders.get_mut(tender_type) {
         add_amount(sum, amount, found);
-    } else if tenders.len() >= TENDERS_PER_TILL_MAX || tender_type.len() > NAME_BYTES_MAX {
+    } else if tenders.len() >= max || tender_type.len() > WORD_BYTES_MAX {
         found.push(local::DAY_TOTALS_LIMIT);
     } else {
         tenders.insert(Word::of(tender_type), amount);

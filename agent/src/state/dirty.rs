@@ -28,6 +28,14 @@ impl Dirty {
         }
     }
 
+    /// Whether more changes would soon cost a write of everything; not where they already do.
+    pub(super) fn is_much(&self) -> bool {
+        match self {
+            Self::Rows(rows) => rows.len() > CHECKPOINT_ROWS_MAX / 2,
+            Self::All => false,
+        }
+    }
+
     pub(super) fn is_clean(&self) -> bool {
         match self {
             Self::Rows(rows) => rows.is_empty(),

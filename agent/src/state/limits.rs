@@ -19,10 +19,13 @@ pub const TILLS_PER_DAY_MAX: usize = 512;
 pub const CURRENCIES_PER_TILL_MAX: usize = 16;
 
 /// Tax rates of one till, day and currency. Further ones are missing in `taxes`: `DAY_TOTALS_LIMIT`.
-pub const TAXES_PER_TILL_MAX: usize = 64;
+pub const TAXES_PER_TILL_MAX: usize = 32;
 
-/// Tender types of one till, day and currency, and of one declared currency. Further ones are missing in `tenders`: `DAY_TOTALS_LIMIT`.
-pub const TENDERS_PER_TILL_MAX: usize = 64;
+/// Tender types of one till, day and currency. Further ones are missing in `tenders`: `DAY_TOTALS_LIMIT`.
+pub const TENDERS_PER_TILL_MAX: usize = 32;
+
+/// Tender types of one declared close, all its currencies together. Further ones are not shown: `DAY_TOTALS_LIMIT`.
+pub const TENDERS_PER_CLOSE_MAX: usize = 64;
 
 /// Declared closes of one day. Further ones are not shown and do not close the day: `DAY_TOTALS_LIMIT`.
 pub const CLOSES_PER_DAY_MAX: usize = 1_024;
@@ -46,13 +49,18 @@ pub const EXCEPTIONS_RESOLVED_MAX: usize = 1_000;
 /// record itself keeps the whole.
 pub const TEXT_BYTES_MAX: usize = 512;
 
-/// Bytes of a name that something is counted under (item, till, currency, unit, tender type, tax category): 64 characters of
-/// up to four bytes. Names in documents are bounded where they enter; a longer one is treated as beyond the limit of its table.
+/// Bytes of an item's or till's name: 64 characters of up to four bytes. Names in documents are bounded where they enter; a
+/// longer one is treated as beyond the limit of its table.
 pub const NAME_BYTES_MAX: usize = 4 * counterfoil_proto::limits::IDENTIFIER_CHARS_MAX;
 
-/// Epochs whose lane heads are remembered, so that a record is folded once even when it is met again. One per start of the agent;
-/// beyond it the epoch that was live longest ago goes.
-pub const EPOCHS_MAX: usize = 64;
+/// Bytes of a word that something is counted under (unit, currency, tender type, tax category), of which one row holds many. A longer
+/// one is treated as beyond the limit of its table.
+pub const WORD_BYTES_MAX: usize = 64;
+
+/// Epochs whose lane heads are remembered, so that a record is folded once even when it is met again. A replay may begin with a segment
+/// that is folded already, and a box that restarts over and over puts an epoch every kilobyte into it: as many as a segment of
+/// 16 MiB can hold. Beyond it the epoch that was live longest ago goes.
+pub const EPOCHS_MAX: usize = 16_384;
 
 /// Bytes of the smallest part that a snapshot is cut into: the largest row fits with room to spare.
 pub const SNAPSHOT_PART_BYTES_MIN: usize = 64 * 1024;
@@ -60,9 +68,15 @@ pub const SNAPSHOT_PART_BYTES_MIN: usize = 64 * 1024;
 /// Parts of one snapshot; a claim beyond it is not believed.
 pub const SNAPSHOT_PARTS_MAX: u32 = 65_536;
 
-/// Rows that one incremental checkpoint changes; more, and the whole state is written anew in steps of this size, so that the
-/// memory for it stays small.
-pub const CHECKPOINT_ROWS_MAX: usize = 8_192;
+/// Rows that one incremental checkpoint changes in one atomic batch, which is held in memory more than once. Beyond it the whole state
+/// is written anew, so a checkpoint is due well before ([`super::State::is_checkpoint_due`]).
+pub const CHECKPOINT_ROWS_MAX: usize = 4_096;
+
+/// Rows after which writing the whole state anew waits for what it wrote.
+pub const STORE_STEP_ROWS: usize = 256;
+
+/// Bytes of one row's key and value, by the bounds above.
+pub const ROW_BYTES_MAX: usize = 7 * 1024;
 
 /// Bytes of the state's directory at which it is written anew: the store never gives space back by itself.
 pub const STORE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -72,22 +86,29 @@ pub const STORE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub const STORE_GROWTH_MAX: u64 = 4;
 
 /// Bytes of the store's page cache. All that is read often is in memory already.
-pub const STORE_CACHE_BYTES: u64 = 1024 * 1024;
+pub const STORE_CACHE_BYTES: u64 = 256 * 1024;
 
 /// Directories of damaged state that are kept for people to look at; beyond it the oldest goes, so that a crash loop does not fill the disk.
 pub const QUARANTINED_MAX: usize = 4;
 
+/// Bytes that an amount, a sequence number or a length takes at most, and an exact decimal with its scale.
+const NUMBER_BYTES: usize = 10;
+const DECIMAL_BYTES: usize = 21;
+
 const _: () = {
-    assert!(
-        CHECKPOINT_ROWS_MAX > counterfoil_proto::limits::LINE_ITEMS_MAX,
-        "one document fits an incremental checkpoint"
-    );
+    let word = WORD_BYTES_MAX + 2;
+    let name = NAME_BYTES_MAX + 2;
+    let tender = word + NUMBER_BYTES;
+    let tax = word + DECIMAL_BYTES + 2 * NUMBER_BYTES;
+    let key = 8 + name + word;
+    let till = key + TAXES_PER_TILL_MAX * tax + TENDERS_PER_TILL_MAX * tender + 16 * NUMBER_BYTES;
+    assert!(till < ROW_BYTES_MAX, "the totals of one till");
+    let close = key + name + TENDERS_PER_CLOSE_MAX * tender + CURRENCIES_PER_TILL_MAX * (word + 3 * NUMBER_BYTES);
+    assert!(close < ROW_BYTES_MAX, "a declared close");
+    let item = key + UNITS_PER_ITEM_MAX * (word + 2 * DECIMAL_BYTES + 2 * NUMBER_BYTES);
+    assert!(item < ROW_BYTES_MAX, "an item");
+    assert!(6 * (TEXT_BYTES_MAX + 2) + 16 * NUMBER_BYTES < ROW_BYTES_MAX, "an exception");
+    assert!(17 * ROW_BYTES_MAX < 125 * 1024, "a page of the store stays below what it puts into files of their own");
+    assert!(2 * ROW_BYTES_MAX < SNAPSHOT_PART_BYTES_MIN);
     assert!(STORE_BYTES_MAX > 16 * STORE_CACHE_BYTES);
-    assert!(
-        TENDERS_PER_TILL_MAX * (NAME_BYTES_MAX + 12) + TAXES_PER_TILL_MAX * (NAME_BYTES_MAX + 48)
-            < SNAPSHOT_PART_BYTES_MIN,
-        "the totals of one till fit a part"
-    );
-    assert!(UNITS_PER_ITEM_MAX * (NAME_BYTES_MAX + 64) < SNAPSHOT_PART_BYTES_MIN, "an item fits a part");
-    assert!(EPOCHS_MAX * 64 < SNAPSHOT_PART_BYTES_MIN, "the heads fit a part");
 };

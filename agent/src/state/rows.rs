@@ -5,13 +5,14 @@
 //!
 //! Invariant: the rows of a state, read back, give a state that is equal to it. Bytes that are no rows of ours give an error.
 
+use counterfoil_proto::id::Epoch;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::date::Date;
 use super::days::{Close, Day, DayGone, Days, Till};
 use super::exceptions::{Exception, ExceptionId, Exceptions};
-use super::heads::Heads;
+use super::heads::{Head, Heads};
 use super::stock::{Item, Stock};
 
 /// The version of keys and values. A change of any of them raises it, and then reads the old one still.
@@ -60,12 +61,12 @@ pub(super) enum RowKey<'a> {
     },
     DayGone(Date),
     Exception(ExceptionId),
+    Epoch(Epoch),
 }
 
 #[derive(Serialize, Deserialize)]
 struct MetaRow {
     applied: Option<u64>,
-    heads: Heads,
     counters: Counters,
     exceptions_number: u64,
 }
@@ -94,6 +95,7 @@ const TILL: u8 = 3;
 const CLOSE: u8 = 4;
 const DAY_GONE: u8 = 5;
 const EXCEPTION: u8 = 6;
+const EPOCH: u8 = 7;
 
 impl<'a> RowKey<'a> {
     pub(super) fn to_bytes(self) -> Vec<u8> {
@@ -128,6 +130,10 @@ impl<'a> RowKey<'a> {
                 bytes.push(EXCEPTION);
                 bytes.extend_from_slice(&id.0.to_be_bytes());
             }
+            Self::Epoch(epoch) => {
+                bytes.push(EPOCH);
+                bytes.extend_from_slice(&epoch.0);
+            }
         }
         bytes
     }
@@ -153,6 +159,7 @@ impl<'a> RowKey<'a> {
             }
             DAY_GONE => Self::DayGone(date(rest)?),
             EXCEPTION => Self::Exception(ExceptionId(u64::from_be_bytes(rest.try_into().ok()?))),
+            EPOCH => Self::Epoch(Epoch(rest.try_into().ok()?)),
             _ => return None,
         })
     }
@@ -166,6 +173,7 @@ impl<'a> RowKey<'a> {
             Self::Close { .. } => CLOSE,
             Self::DayGone(_) => DAY_GONE,
             Self::Exception(_) => EXCEPTION,
+            Self::Epoch(_) => EPOCH,
         }
     }
 }
@@ -180,7 +188,6 @@ impl Tables {
         match *key {
             RowKey::Meta => Some(encode(&MetaRow {
                 applied: self.applied,
-                heads: self.heads.clone(),
                 counters: self.counters,
                 exceptions_number: self.exceptions.number,
             })),
@@ -194,6 +201,7 @@ impl Tables {
             }
             RowKey::DayGone(date) => self.days.gone.get(&date).map(encode),
             RowKey::Exception(id) => self.exceptions.all.get(&id).map(encode),
+            RowKey::Epoch(epoch) => self.heads.epochs.get(&epoch).map(encode),
         }
     }
 
@@ -212,8 +220,16 @@ impl Tables {
             .iter()
             .flat_map(|(date, day)| (0..).zip(&day.closes).map(|(index, _)| RowKey::Close { date: *date, index }));
         let gone = self.days.gone.keys().map(|date| RowKey::DayGone(*date));
+        let epochs = self.heads.epochs.keys().map(|epoch| RowKey::Epoch(*epoch));
         let exceptions = self.exceptions.all.keys().map(|id| RowKey::Exception(*id));
-        std::iter::once(RowKey::Meta).chain(items).chain(days).chain(tills).chain(closes).chain(gone).chain(exceptions)
+        std::iter::once(RowKey::Meta)
+            .chain(items)
+            .chain(days)
+            .chain(tills)
+            .chain(closes)
+            .chain(gone)
+            .chain(exceptions)
+            .chain(epochs)
     }
 
     /// Every row, key and value.
@@ -238,7 +254,6 @@ impl Loader {
             RowKey::Meta => {
                 let meta: MetaRow = decode(tag, value)?;
                 self.tables.applied = meta.applied;
-                self.tables.heads = meta.heads;
                 self.tables.counters = meta.counters;
                 self.tables.exceptions.number = meta.exceptions_number;
                 !std::mem::replace(&mut self.has_meta, true)
@@ -273,6 +288,10 @@ impl Loader {
             RowKey::Exception(id) => {
                 let exception: Exception = decode_borrowed(tag, value)?;
                 self.tables.exceptions.load(id, exception)
+            }
+            RowKey::Epoch(epoch) => {
+                let head: Head = decode(tag, value)?;
+                self.tables.heads.load(epoch, head)
             }
         };
         if placed { Ok(()) } else { Err(RowError::Misplaced(tag)) }

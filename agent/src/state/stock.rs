@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dirty::Dirty;
 use super::exceptions::local;
-use super::limits::{ITEMS_MAX, NAME_BYTES_MAX, UNITS_PER_ITEM_MAX};
+use super::limits::{ITEMS_MAX, NAME_BYTES_MAX, UNITS_PER_ITEM_MAX, WORD_BYTES_MAX};
 use super::rows::RowKey;
 use super::word::{Word, decimal, decimal_option};
 
@@ -94,7 +94,7 @@ impl Stock {
     ) -> Option<&mut UnitStock> {
         let fresh = || UnitStock { unit: Word::of(unit), baseline: None, delta: Decimal::ZERO, since: at };
         if !self.items.contains_key(item_id) {
-            if self.items.len() >= ITEMS_MAX || item_id.len() > NAME_BYTES_MAX || unit.len() > NAME_BYTES_MAX {
+            if self.items.len() >= ITEMS_MAX || item_id.len() > NAME_BYTES_MAX || unit.len() > WORD_BYTES_MAX {
                 found.push(local::STOCK_ITEMS_LIMIT);
                 return None;
             }
@@ -106,7 +106,7 @@ impl Stock {
         }
         let index = match item.more.iter().position(|stock| stock.unit.as_str() == unit) {
             Some(index) => index,
-            None if item.more.len().saturating_add(1) >= UNITS_PER_ITEM_MAX || unit.len() > NAME_BYTES_MAX => {
+            None if item.more.len().saturating_add(1) >= UNITS_PER_ITEM_MAX || unit.len() > WORD_BYTES_MAX => {
                 found.push(local::STOCK_UNITS_LIMIT);
                 return None;
             }

@@ -15,9 +15,9 @@ use alloc::vec::Vec;
 use crate::id::{Lane, LaneKey, RecordKey, Seq, SeqRange, SessionId};
 use crate::limits::{
     BATCH_RECORDS_MAX, CREDIT_LAPSE_MS, HELLO_EPOCHS_MAX, HELLO_GONE_MAX, HELLO_INTERVAL_MS, HELLO_RETRY_MS,
-    RESEND_MS_MAX, RESEND_MS_MIN, WINDOW_BATCHES_MAX, WINDOW_SEQS_MAX,
+    RESEND_MS_MIN, WINDOW_BATCHES_MAX, WINDOW_SEQS_MAX,
 };
-use crate::message::{Ack, Down, EpochHeads, Gone, GoneReason, Hello, LaneHead, Mark, Nack, Welcome, WireVersion};
+use crate::message::{Ack, Down, EpochHeads, Gone, Hello, LaneHead, Mark, Nack, Welcome, WireVersion};
 use crate::time::{ClockQuality, Moment, WallTime};
 
 /// Of this many batches each waiting lane gets at least one.

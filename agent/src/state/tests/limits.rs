@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::state::limits::{
-    DAYS_GONE_MAX, DAYS_MAX, EXCEPTIONS_OPEN_MAX, EXCEPTIONS_RESOLVED_MAX, ITEMS_MAX, TENDERS_PER_TILL_MAX,
-    TILLS_PER_DAY_MAX, UNITS_PER_ITEM_MAX,
+    DAYS_GONE_MAX, DAYS_MAX, EPOCHS_MAX, EXCEPTIONS_OPEN_MAX, EXCEPTIONS_RESOLVED_MAX, ITEMS_MAX, ROW_BYTES_MAX,
+    TENDERS_PER_TILL_MAX, TILLS_PER_DAY_MAX, UNITS_PER_ITEM_MAX, WORD_BYTES_MAX,
 };
 use crate::state::{Group, exception_id};
 use counterfoil_proto::record::flag;
@@ -72,8 +72,51 @@ fn further_tills_tenders_and_unreadable_days_are_counted_not_taken() {
     let exceptions = state.exceptions(false, NOW);
     let told: Vec<_> = exceptions.iter().map(|exception| (exception.code.as_str(), exception.class.as_str())).collect();
     assert_eq!(told, [("DAY_TOTALS_LIMIT", "technical"), ("DAY_NOT_KEPT", "technical")]);
-    // The till beyond, and three tenders: two of the 65, since the two of the first sale are there already.
+    // The till beyond, and three tenders: two of the 33, since the two of the first sale are there already.
     assert!(exceptions[0].message.contains("4 times"), "{}", exceptions[0].message);
+}
+
+/// The store's pages hold up to 17 rows, and put into files of their own what is larger than it keeps inline.
+#[test]
+fn the_largest_rows_stay_below_their_bound() {
+    let name = |letter: &str| letter.repeat(WORD_BYTES_MAX / 2);
+    let mut journal = Journal::new();
+    let mut facts = sale_facts(&"\u{20ac}".repeat(64), u64::MAX, i64::MIN);
+    facts.currency_code = name("\u{e4}");
+    let tender = |index| TenderSum { tender_type: format!("{index:064}"), amount: i64::MIN };
+    facts.tenders = (0..200).map(tender).collect();
+    let tax = |index| TaxSum {
+        category: format!("{index:064}"),
+        rate: Decimal::MIN,
+        taxable_amount: i64::MIN,
+        amount: i64::MIN,
+    };
+    facts.taxes = (0..200).map(tax).collect();
+    facts.sequence_epoch = u64::MAX;
+    (facts.net, facts.tax) = (Some(i64::MIN), Some(i64::MIN));
+    let huge = (0..40).map(|unit| change(&"\u{20ac}".repeat(64), &format!("{unit:064}"), &Decimal::MIN.to_string()));
+    facts.stock = huge.collect();
+    journal.append(flagged(transaction(facts), &["X"; 3]));
+    let mut declared = close(Some(&"\u{20ac}".repeat(64)), DAY);
+    let Facts::DayClose(facts) = &mut declared.1 else { panic!("a close") };
+    facts.declared[0].tenders = (0..60).map(tender).collect();
+    facts.declared[0].currency_code = name("\u{f6}");
+    facts.declared = vec![facts.declared[0].clone(); 40];
+    journal.append(declared);
+    let mut long = flagged(sale("3", 1, 600), &[&"L".repeat(900)]);
+    long.0.envelope.identity = Some("i".repeat(900));
+    long.0.envelope.correlation_id = Some("c".repeat(900));
+    long.0.envelope.flags[0].pointer = "p".repeat(900);
+    let key = journal.append(long);
+    let mut resolved = resolve(&exception_id(key, &"L".repeat(900)));
+    let reason = format!("\"reason\":\"{}\"", "r".repeat(900));
+    resolved.0.document =
+        String::from_utf8(resolved.0.document).unwrap().replace("\"reason\":\"recounted\"", &reason).into();
+    journal.append(resolved);
+    let state = journal.state();
+    let largest = state.tables.rows().map(|(key, value)| key.len() + value.len()).max().unwrap();
+    assert!((5_000..ROW_BYTES_MAX).contains(&largest), "{largest}");
+    assert_eq!(state.counters().changes_ignored, 0);
 }
 
 #[test]
@@ -186,4 +229,31 @@ fn long_texts_are_cut_at_a_character() {
     journal.append(long);
     let exceptions = journal.state().exceptions(false, NOW);
     assert_eq!((exceptions[0].pointer.len(), exceptions[0].identity.as_ref().unwrap().len()), (511, 510));
+}
+
+#[test]
+fn a_box_that_restarts_over_and_over_folds_nothing_twice() {
+    let mut journal = Journal::new();
+    for restart in 0..200 {
+        journal.append(sale("3", restart, 600));
+        journal.restart();
+    }
+    let mut state = journal.state();
+    let before = answers(&state);
+    apply_all(&mut state, &journal.frames);
+    assert_eq!(state.day(DAY).currencies[0].transactions, 200);
+    assert_eq!(answers(&state), before);
+
+    let mut heads = crate::state::heads::Heads::default();
+    let mut dirty = crate::state::dirty::Dirty::none();
+    let key = |number: usize| {
+        let mut epoch = [0; 16];
+        epoch[..8].copy_from_slice(&number.to_le_bytes());
+        RecordKey { epoch: Epoch(epoch), lane: Lane::Trade, seq: Seq(1) }
+    };
+    for number in 0..=EPOCHS_MAX {
+        assert!(heads.advance(key(number), &mut dirty));
+    }
+    assert_eq!(heads.epochs.len(), EPOCHS_MAX);
+    assert!(heads.covers(key(1)) && !heads.covers(key(0)));
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::state::limits::QUARANTINED_MAX;
+use crate::state::limits::{DAYS_MAX, QUARANTINED_MAX};
 use crate::state::rows::RowKey;
-use crate::state::{CheckpointError, Mark, Opened, SyncDoor};
+use crate::state::{CheckpointError, Mark, Opened, SyncDoor, exception_id};
 use counterfoil_proto::record::flag;
 
 struct Place {
@@ -152,6 +152,35 @@ fn every_failed_sync_surfaces_and_does_not_advance_the_checkpoint() {
         assert_eq!(opened.mark.map(|mark| mark.position), Some(4), "sync {failing}");
         assert_eq!(opened.state.tables, journal.state().tables);
     }
+}
+
+#[test]
+fn what_was_given_up_is_gone_from_the_store_too() {
+    let mut journal = Journal::new();
+    journal.append(close(Some("3"), "2026-01-01"));
+    let on = |day: usize| {
+        let mut facts = sale_facts("3", 1, 600);
+        facts.business_day_date = format!("2026-{:02}-{:02}", 2 + day / 28, 1 + day % 28);
+        transaction(facts)
+    };
+    let mut ids = Vec::new();
+    for day in 1..DAYS_MAX {
+        ids.push(exception_id(journal.append(flagged(on(day), &[flag::TOTALS_MISMATCH])), flag::TOTALS_MISMATCH));
+    }
+    let place = Place::new();
+    let mut state = place.open().state;
+    apply_all(&mut state, &journal.frames);
+    state.checkpoint(1, [1; 32]).unwrap();
+    for day in DAYS_MAX..DAYS_MAX + 3 {
+        journal.append(on(day));
+    }
+    journal.append(resolve(&ids[0]));
+    apply_all(&mut state, &journal.frames);
+    state.checkpoint(2, [2; 32]).unwrap();
+    drop(state);
+    let opened = place.open();
+    assert_eq!(opened.state.tables, journal.state().tables);
+    assert_eq!(opened.state.tables.days.gone.len(), 3);
 }
 
 #[test]
@@ -305,6 +334,36 @@ fn a_store_that_disagrees_with_the_journal_is_put_aside() {
 }
 
 #[test]
+fn a_leftover_of_an_unfinished_snapshot_does_not_keep_the_store_from_opening() {
+    let journal = journal();
+    let place = Place::filled(&journal);
+    for name in ["snap.00000000000000ff.generating", "snap.0000000000000000.generating"] {
+        fs::write(place.sled().join(name), b"cut off").unwrap();
+        let opened = place.open();
+        assert_eq!((opened.mark.map(|mark| mark.position), opened.damaged), (Some(2), None));
+        assert!(!place.sled().join(name).exists());
+    }
+}
+
+/// sled unwraps the names of its snapshots as text. It is a rare way to make it panic, but one that never changes.
+#[test]
+fn a_panic_while_opening_is_caught() {
+    let journal = journal();
+    let place = Place::filled(&journal);
+    let mut state = place.open().state;
+    state.checkpoint(3, [3; 32]).unwrap();
+    drop(state);
+    let snapshot = fs::read_dir(place.sled()).unwrap().map(|entry| entry.unwrap().path());
+    let snapshot = snapshot.into_iter().find(|path| path.file_name().unwrap().to_string_lossy().starts_with("snap."));
+    let unnamable = std::os::unix::ffi::OsStrExt::from_bytes(b"snap.\xff");
+    fs::copy(snapshot.unwrap(), place.sled().join::<&std::ffi::OsStr>(unnamable)).unwrap();
+    let opened = place.open();
+    let reason = opened.damaged.unwrap().reason;
+    assert!(reason.contains("panicked"), "{reason}");
+    assert_rebuilds(place.open(), &journal);
+}
+
+#[test]
 fn a_swap_that_was_cut_off_is_ended_or_undone() {
     let journal = journal();
     let copy = |from: &Path, to: &Path| {
@@ -319,7 +378,11 @@ fn a_swap_that_was_cut_off_is_ended_or_undone() {
         let place = Place::filled(&journal);
         let [replaced, fresh] = ["sled.old", "sled.new"].map(|name| place.dir().join(name));
         if old && new {
+            let mut state = place.open().state;
+            state.checkpoint(1, [1; 32]).unwrap();
             copy(&place.sled(), &replaced);
+            state.checkpoint(2, [2; 32]).unwrap();
+            drop(state);
             fs::rename(place.sled(), &fresh).unwrap();
         } else if old {
             fs::rename(place.sled(), &replaced).unwrap();

@@ -4,7 +4,8 @@ use alloc::vec;
 
 use super::*;
 use crate::id::Epoch;
-use crate::message::NackReason;
+use crate::limits::RESEND_MS_MAX;
+use crate::message::{GoneReason, NackReason};
 
 const SESSION: SessionId = SessionId([5; 16]);
 const HUB: SessionId = SessionId([6; 16]);

@@ -1,0 +1,302 @@
+//! The HTTP API: what people and systems ask the hub. It only reads the ledger.
+//!
+//! Invariant: connections, headers and answers are bounded; where tokens are configured every call but the two probes needs one, and where none
+//! are, only names of this machine are answered to (so that a web page cannot reach in through DNS). Faults are RFC 9457 problems
+//! that never echo values. Nothing here writes the ledger.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use counterfoil_proto::time::WallTime;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::config::ApiConfig;
+use crate::env;
+use crate::ledger::{ExceptionFilter, Ledger, LedgerError};
+use crate::mqtt::Outlet;
+use crate::receiver::Counters;
+use crate::run::stopped;
+
+mod answers;
+mod metrics;
+mod problem;
+mod records;
+pub mod tokens;
+mod totals;
+
+use problem::Problem;
+use tokens::{Role, Tokens};
+
+/// From the first byte of a request to the end of its headers; also how long an idle connection is kept.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of the headers of a request.
+const HEADER_BYTES_MAX: usize = 16 * 1024;
+/// For requests at work when the hub stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+const EXCEPTIONS_MAX: usize = 1_000;
+
+/// What answers are made from.
+#[derive(Debug)]
+pub struct Sources {
+    /// The ledger.
+    pub ledger: Arc<dyn Ledger>,
+    /// The receiver's counters.
+    pub counters: Arc<Counters>,
+    /// Messages that were dropped on the way in.
+    pub dropped: Arc<AtomicU64>,
+    /// The line to the broker.
+    pub outlet: Outlet,
+    /// The last position, as the poster sees it.
+    pub posted: watch::Receiver<u64>,
+    /// Who may call.
+    pub tokens: Option<Tokens>,
+}
+
+type Answer = Result<Response, Problem>;
+
+/// Answers on `listener` until `stop`.
+pub async fn serve(listener: TcpListener, config: &ApiConfig, sources: Arc<Sources>, mut stop: watch::Receiver<bool>) {
+    let router = router(sources);
+    let places = Arc::new(Semaphore::new(config.connections_max));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stopped(&mut stop) => break,
+            accepted = accept(&listener, &places) => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        let Some((stream, place)) = accepted else { continue };
+        let service = TowerToHyperService::new(router.clone());
+        let mut stop = stop.clone();
+        connections.spawn(async move {
+            let _place = place;
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .max_buf_size(HEADER_BYTES_MAX)
+                .serve_connection(TokioIo::new(stream), service);
+            let mut connection = std::pin::pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = stopped(&mut stop) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "A connection of the API ended");
+            }
+        });
+    }
+    let drained = tokio::time::timeout(DRAIN_TIMEOUT, async { while connections.join_next().await.is_some() {} });
+    if drained.await.is_err() {
+        connections.abort_all();
+    }
+}
+
+/// Waits for room before it accepts: what is above the bound waits in the kernel.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => {
+            // Answers are small; without this the last piece of each waits.
+            stream.set_nodelay(true).ok()?;
+            Some((stream, place))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "Cannot accept a connection");
+            // Out of descriptors, for example: a pause lets others close theirs.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            None
+        }
+    }
+}
+
+/// Binds the address.
+pub async fn bind(listen: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(listen).await
+}
+
+fn router(sources: Arc<Sources>) -> Router {
+    let guarded = Router::new()
+        .route("/v1/stores", get(stores))
+        .route("/v1/stores/{store}", get(store))
+        .route("/v1/records", get(records::get))
+        .route("/v1/totals", get(totals::get))
+        .route("/v1/exceptions", get(exceptions))
+        .route("/v1/stock", get(stock))
+        .route("/metrics", get(metrics::get))
+        .route("/", get(index))
+        .fallback(async || Problem::not_found("There is nothing here"))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&sources), admit))
+        .with_state(Arc::clone(&sources));
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .with_state(sources)
+        .merge(guarded)
+}
+
+async fn admit(State(sources): State<Arc<Sources>>, request: Request, next: Next) -> Response {
+    let verdict = match &sources.tokens {
+        Some(tokens) => check_token(tokens, request.headers()),
+        None => check_host(request.headers()),
+    };
+    match verdict {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+fn check_token(tokens: &Tokens, headers: &HeaderMap) -> Result<(), Problem> {
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = value.and_then(|value| value.split_once(' '));
+    let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
+    match token.and_then(|token| tokens.find(token)) {
+        // Everything here only reads, which every role may.
+        Some((_, role)) if role >= Role::Read => Ok(()),
+        Some(_) | None => Err(Problem::unauthorized()),
+    }
+}
+
+fn check_host(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(host) = headers.get(header::HOST) else { return Ok(()) };
+    let host = host.to_str().unwrap_or_default();
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        Some(_) | None => host,
+    };
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = bare.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
+    if is_loopback || name.eq_ignore_ascii_case("localhost") { Ok(()) } else { Err(Problem::forbidden_host()) }
+}
+
+async fn ready(State(sources): State<Arc<Sources>>) -> Response {
+    let is_connected = sources.outlet.is_connected();
+    match sources.ledger.cursor(None).await {
+        Ok(_) if is_connected => (StatusCode::OK, "ready\n").into_response(),
+        Ok(_) => (StatusCode::SERVICE_UNAVAILABLE, "the broker is not connected\n").into_response(),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the ledger cannot be reached\n").into_response(),
+    }
+}
+
+async fn index(State(sources): State<Arc<Sources>>) -> Answer {
+    let gauges = sources.ledger.gauges().await?;
+    let text = format!(
+        "Counterfoil hub {}\n\nagents    {} ({} online)\nrecords   {} stored, {} with a position, {} known of but not here\n\
+         doubled   {} duplicates, {} forks\nexceptions {} open\n\nGET /v1/stores /v1/records /v1/totals?store=&business_day= \
+         /v1/exceptions /v1/stock?store= /metrics /healthz /readyz\n",
+        env!("CARGO_PKG_VERSION"),
+        gauges.agents,
+        gauges.online,
+        gauges.records,
+        gauges.last_position,
+        gauges.lag,
+        gauges.duplicates,
+        gauges.forks,
+        gauges.exceptions_open
+    );
+    Ok(text.into_response())
+}
+
+async fn stores(State(sources): State<Arc<Sources>>) -> Answer {
+    let views = sources.ledger.stores(None).await?;
+    Ok(json(&answers::Stores { stores: answers::stores(views) }))
+}
+
+async fn store(State(sources): State<Arc<Sources>>, Path(store_id): Path<String>) -> Answer {
+    let views = sources.ledger.stores(Some(&store_id)).await?;
+    let found = answers::stores(views).into_iter().next();
+    let found = found.ok_or_else(|| Problem::not_found("No agent of this store ever spoke to this hub"))?;
+    Ok(json(&found))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExceptionQuery {
+    store: Option<String>,
+    code: Option<String>,
+    state: Option<String>,
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn exceptions(
+    State(sources): State<Arc<Sources>>,
+    query: Result<Query<ExceptionQuery>, axum::extract::rejection::QueryRejection>,
+) -> Answer {
+    let Query(query) = query.map_err(|_| Problem::query("store, code, state, after and limit"))?;
+    let limit = query.limit.unwrap_or(EXCEPTIONS_MAX).clamp(1, EXCEPTIONS_MAX);
+    let filter =
+        ExceptionFilter { store_id: query.store, code: query.code, state: query.state, after: query.after, limit };
+    let views = sources.ledger.exceptions(&filter).await?;
+    let next_after = if views.len() == limit { views.last().map(|view| view.id.clone()) } else { None };
+    let now = env::wall().0;
+    let exceptions = views.into_iter().map(|view| answers::exception(view, now)).collect();
+    Ok(json(&answers::Exceptions { exceptions, next_after }))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StockQuery {
+    store: String,
+}
+
+async fn stock(
+    State(sources): State<Arc<Sources>>,
+    query: Result<Query<StockQuery>, axum::extract::rejection::QueryRejection>,
+) -> Answer {
+    let Query(query) = query.map_err(|_| Problem::query("store, which is required"))?;
+    let views = sources.ledger.stock(&query.store).await?;
+    Ok(json(&answers::stock(query.store, &views)))
+}
+
+fn json<T: serde::Serialize>(answer: &T) -> Response {
+    match serde_json::to_vec(answer) {
+        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        // Our own types have no keys or numbers that JSON lacks.
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+fn rfc3339(wall_ms: i64) -> String {
+    WallTime(wall_ms).to_rfc3339()
+}
+
+impl From<LedgerError> for Problem {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::Cursor { restore_point } => Self::gone(restore_point),
+            LedgerError::Unreachable { .. }
+            | LedgerError::Busy { .. }
+            | LedgerError::WentBack { .. }
+            | LedgerError::Doubled { .. }
+            | LedgerError::Refused { .. }
+            | LedgerError::Shape
+            | LedgerError::Newer { .. } => {
+                tracing::warn!(%error, "A question could not be answered");
+                Self::unavailable()
+            }
+        }
+    }
+}
+
+fn count(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}

@@ -1,0 +1,368 @@
+//! What is seldom: hellos, presence, stock snapshots, rejects, and what an operator does.
+//!
+//! Invariant: a hello is answered from what its transaction committed. Its agent's row is locked before its lanes' rows, which
+//! are locked in the order that intake locks them in.
+
+use std::collections::BTreeSet;
+
+use counterfoil_proto::id::{Digest, LaneKey, RecordKey, Seq, SessionId, Source};
+use counterfoil_proto::message::{Hello, Mark, Positions, Presence};
+use counterfoil_proto::record::flag;
+use counterfoil_proto::sync::lineage::{Lineage, LineageIncident};
+use counterfoil_proto::time::ClockQuality;
+
+use super::intake::{LaneOf, advance, of_incident, raise, read_state, store_params};
+use super::posting::{read_lane, read_source};
+use super::sql::{Database, Role, Transaction, Value, Work};
+use super::{
+    AgentView, Arrival, Beat, Cursor, ExceptionFilter, ExceptionView, Gauges, Ledger, LedgerError, PageQuery, Posted,
+    PostingBounds, RecordsPage, SqlLedger, StockView, Taken, TotalsRow, Welcomed, watch,
+};
+use crate::env;
+use crate::posting::Raised;
+
+/// Undecodable batches that are kept; the oldest give way.
+const REJECTS_MAX: i64 = 1_000;
+/// Bytes of one that are kept.
+const REJECT_BYTES_MAX: usize = 64 * 1024;
+/// Parts of one snapshot; more are not a snapshot of a store.
+const PARTS_MAX: u16 = 1_000;
+/// Lanes whose `safe` is raised in one transaction.
+const LANES_AT_ONCE: usize = 500;
+
+fn source_params(source: &Source) -> Vec<Value> {
+    vec![source.store_id.as_str().into(), source.agent_id.as_str().into()]
+}
+
+async fn ensure_agent(tx: &mut dyn Transaction, source: &Source) -> Result<(), LedgerError> {
+    let sql = "INSERT INTO agents (store_id, agent_id) VALUES ($1, $2) ON CONFLICT (store_id, agent_id) DO NOTHING";
+    tx.execute_many(sql, vec![source_params(source)]).await
+}
+
+impl SqlLedger {
+    async fn take_hello(&self, source: &Source, hello: &Hello) -> Result<Welcomed, LedgerError> {
+        let lanes: BTreeSet<LaneOf> = hello
+            .epochs
+            .iter()
+            .flat_map(|heads| {
+                heads.lanes.iter().map(|head| {
+                    let lane = LaneKey { epoch: heads.epoch, lane: head.lane };
+                    (source.clone(), lane)
+                })
+            })
+            .collect();
+        let (mut tx, mut held) = self.hold(Role::Desk, &lanes).await?;
+        let mut raised = self.note_agent(&mut *tx, source, hello).await?;
+        for heads in &hello.epochs {
+            for head in &heads.lanes {
+                let lane = LaneKey { epoch: heads.epoch, lane: head.lane };
+                let Some(held) = held.iter_mut().find(|held| held.of.1 == lane) else { continue };
+                let incidents = held.state.hello(head);
+                held.state_head(head.last);
+                raised.extend(incidents.iter().map(|incident| of_incident(&held.of, incident)));
+            }
+        }
+        advance(&mut *tx, &mut held, &mut raised).await?;
+        self.write_lanes(&mut *tx, &mut held).await?;
+        raise(&mut *tx, &raised).await?;
+        let settled = self.watch.settle(&mut *tx, Role::Desk).await?;
+        let hub_epoch = self.watch.commit(tx, settled).await?;
+        let marks = held.iter().map(|held| held.state.mark(held.of.1)).collect();
+        Ok(Welcomed { hub_epoch, marks })
+    }
+
+    /// Session, software and lineage; gives what a person should see of the epochs.
+    async fn note_agent(
+        &self,
+        tx: &mut dyn Transaction,
+        source: &Source,
+        hello: &Hello,
+    ) -> Result<Vec<Raised>, LedgerError> {
+        ensure_agent(tx, source).await?;
+        let sql = "SELECT lineage FROM agents WHERE store_id = $1 AND agent_id = $2 FOR UPDATE";
+        let row = watch::first(tx.query(sql, source_params(source)).await?).ok_or(LedgerError::Shape)?;
+        let mut lineage = match row.read().bytes_or_null()? {
+            Some(bytes) => postcard::from_bytes(&bytes).map_err(|_| LedgerError::Shape)?,
+            None => Lineage::default(),
+        };
+        let incidents = lineage.hello(&hello.epochs, hello.page == 0);
+        let is_clone = incidents.iter().any(|incident| matches!(incident, LineageIncident::Clone { .. }));
+        let raised = incidents.iter().map(|incident| of_lineage(source, incident)).collect();
+        let lineage = postcard::to_extend(&lineage, Vec::new()).map_err(|_| LedgerError::Shape)?;
+        let sql = "UPDATE agents SET session = $3, software = $4, clock = $5, hello_at = $6, lineage = $7, \
+            suspended = CASE WHEN $8 = 1 THEN 1 ELSE suspended END WHERE store_id = $1 AND agent_id = $2";
+        let mut params = source_params(source);
+        params.extend([
+            hello.session.0.into(),
+            hello.software.chars().take(128).collect::<String>().into(),
+            clock(hello.clock).into(),
+            env::wall().0.into(),
+            lineage.into(),
+            i64::from(is_clone).into(),
+        ]);
+        tx.execute_many(sql, vec![params]).await?;
+        Ok(raised)
+    }
+
+    async fn note_presence(&self, source: &Source, presence: &Presence) -> Result<Option<SessionId>, LedgerError> {
+        let mut tx = self.database.begin(Role::Desk).await?;
+        ensure_agent(&mut *tx, source).await?;
+        // A will that arrives after the next session began says nothing about that one.
+        let sql = "UPDATE agents SET presence = $3, presence_session = $4, presence_at = $5 \
+            WHERE store_id = $1 AND agent_id = $2 AND ($3 = 'online' OR presence_session IS NULL OR presence_session = $4) \
+            RETURNING session";
+        let state = if presence.state == "online" { "online" } else { "offline" };
+        let mut params = source_params(source);
+        params.extend([state.into(), presence.session.0.into(), env::wall().0.into()]);
+        let rows = tx.query(sql, params).await?;
+        let session = match watch::first(rows) {
+            Some(row) => row.read().array_or_null()?,
+            None => None,
+        };
+        let settled = self.watch.settle(&mut *tx, Role::Desk).await?;
+        self.watch.commit(tx, settled).await?;
+        Ok(session.map(SessionId))
+    }
+
+    async fn keep_positions(&self, source: &Source, part: &Positions) -> Result<(), LedgerError> {
+        if part.parts == 0 || part.parts > PARTS_MAX || part.part >= part.parts {
+            return Ok(());
+        }
+        let payload = postcard::to_extend(part, Vec::new()).map_err(|_| LedgerError::Shape)?;
+        let mut tx = self.database.begin(Role::Desk).await?;
+        ensure_agent(&mut *tx, source).await?;
+        let sql = "SELECT session, positions_session, positions_round FROM agents \
+            WHERE store_id = $1 AND agent_id = $2 FOR UPDATE";
+        let row = watch::first(tx.query(sql, source_params(source)).await?).ok_or(LedgerError::Shape)?;
+        let mut row = row.read();
+        let (session, applied, applied_round) =
+            (row.array_or_null::<16>()?, row.array_or_null::<16>()?, row.int_or_null()?);
+        let round = i64::from(part.round);
+        let is_stale = applied == Some(part.session.0) && applied_round.is_some_and(|applied| applied >= round)
+            || applied == session && session.is_some() && session != Some(part.session.0);
+        if is_stale {
+            return tx.rollback().await;
+        }
+        let mut params = source_params(source);
+        params.extend([part.session.0.into(), round.into()]);
+        let mut row = params.clone();
+        row.extend([i64::from(part.part).into(), i64::from(part.parts).into(), env::wall().0.into(), payload.into()]);
+        let insert = "INSERT INTO positions (store_id, agent_id, session, round, part, parts, received_at, payload) \
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (store_id, agent_id, session, round, part) DO NOTHING";
+        tx.execute_many(insert, vec![row]).await?;
+        let sql =
+            "SELECT COUNT(*) FROM positions WHERE store_id = $1 AND agent_id = $2 AND session = $3 AND round = $4";
+        let found = watch::first(tx.query(sql, params.clone()).await?).ok_or(LedgerError::Shape)?;
+        if found.read().int()? == i64::from(part.parts) {
+            let apply =
+                "UPDATE agents SET positions_session = $3, positions_round = $4 WHERE store_id = $1 AND agent_id = $2";
+            tx.execute_many(apply, vec![params.clone()]).await?;
+            let clear =
+                "DELETE FROM positions WHERE store_id = $1 AND agent_id = $2 AND NOT (session = $3 AND round = $4)";
+            tx.execute_many(clear, vec![params]).await?;
+        } else if part.part == 0 {
+            // Rounds that were never whole give way to the next one; the applied one stays.
+            let clear = "DELETE FROM positions WHERE store_id = $1 AND agent_id = $2 AND NOT (session = $3 AND round = $4) \
+                AND NOT (session = COALESCE($5, $3) AND round = COALESCE($6, -1))";
+            params.extend([applied.into(), applied_round.into()]);
+            tx.execute_many(clear, vec![params]).await?;
+        }
+        let settled = self.watch.settle(&mut *tx, Role::Desk).await?;
+        self.watch.commit(tx, settled).await.map(|_| ())
+    }
+
+    async fn keep_reject(
+        &self,
+        source: &Source,
+        key: Option<LaneKey>,
+        reason: &str,
+        bytes: &[u8],
+    ) -> Result<(), LedgerError> {
+        let mut tx = self.database.begin(Role::Desk).await?;
+        let mut row = source_params(source);
+        let kept = bytes.get(..REJECT_BYTES_MAX).unwrap_or(bytes);
+        row.extend([env::wall().0.into(), reason.into(), kept.to_vec().into()]);
+        let insert = "INSERT INTO rejects (store_id, agent_id, received_at, reason, bytes) VALUES ($1, $2, $3, $4, $5)";
+        tx.execute_many(insert, vec![row]).await?;
+        let bound = "DELETE FROM rejects WHERE number <= (SELECT MAX(number) FROM rejects) - $1";
+        tx.execute_many(bound, vec![vec![REJECTS_MAX.into()]]).await?;
+        // Without a head that can be read the finding is about the agent; its own name tells it from others.
+        let of_agent = || {
+            let digest = Digest::of(source.to_string().as_bytes());
+            let mut epoch = [0; 16];
+            epoch.copy_from_slice(&digest.0[..16]);
+            LaneKey { epoch: counterfoil_proto::id::Epoch(epoch), lane: counterfoil_proto::id::Lane::Trade }
+        };
+        let lane = key.unwrap_or_else(of_agent);
+        let key = RecordKey { epoch: lane.epoch, lane: lane.lane, seq: Seq::NONE };
+        let raised = Raised::new(source, key, flag::UNREADABLE_RECORD, "", format!("a batch: {reason}"));
+        raise(&mut *tx, &[raised]).await?;
+        let settled = self.watch.settle(&mut *tx, Role::Desk).await?;
+        self.watch.commit(tx, settled).await.map(|_| ())
+    }
+
+    async fn look(&self) -> Result<Beat, LedgerError> {
+        let mut tx = self.database.begin(Role::Desk).await?;
+        let settled = self.watch.settle(&mut *tx, Role::Desk).await?;
+        self.watch.commit(tx, settled).await.map(Beat::Same)
+    }
+
+    async fn raise_to(&self, copy: &[(Source, Mark)]) -> Result<u64, LedgerError> {
+        let mut count = 0_u64;
+        for chunk in copy.chunks(LANES_AT_ONCE) {
+            let named: Vec<LaneOf> = chunk.iter().map(|(source, mark)| (source.clone(), mark.key)).collect();
+            let known = self.marks_of(&named).await?;
+            let known: BTreeSet<LaneOf> = known.into_iter().map(|(source, _, mark)| (source, mark.key)).collect();
+            let (mut tx, mut held) = self.hold(Role::Desk, &known).await?;
+            for lane in &mut held {
+                let verified = chunk.iter().find(|(source, mark)| (source, &mark.key) == (&lane.of.0, &lane.of.1));
+                let verified = verified.map_or(Seq::NONE, |(_, mark)| mark.stored.min(lane.state.stored));
+                if verified > lane.state.safe {
+                    lane.state.safe = verified;
+                    count = count.saturating_add(1);
+                }
+            }
+            self.write_lanes(&mut *tx, &mut held).await?;
+            let settled = self.watch.settle(&mut *tx, Role::Desk).await?;
+            self.watch.commit(tx, settled).await?;
+        }
+        Ok(count)
+    }
+
+    async fn marks_of(&self, lanes: &[LaneOf]) -> Result<Vec<(Source, Option<SessionId>, Mark)>, LedgerError> {
+        let sql = "SELECT s.state, a.session FROM streams s \
+            LEFT JOIN agents a ON a.store_id = s.store_id AND a.agent_id = s.agent_id \
+            WHERE s.store_id = $1 AND s.agent_id = $2 AND s.epoch = $3 AND s.lane = $4";
+        let answers = self.database.read_many(sql, lanes.iter().map(store_params).collect()).await?;
+        let mut marks = Vec::with_capacity(lanes.len());
+        for ((source, key), rows) in lanes.iter().zip(answers) {
+            let Some(row) = watch::first(rows) else { continue };
+            let mut row = row.read();
+            let mark = read_state(&row.bytes()?)?.mark(*key);
+            marks.push((source.clone(), row.array_or_null()?.map(SessionId), mark));
+        }
+        Ok(marks)
+    }
+
+    /// Whether the ledger ever had that hub epoch.
+    pub async fn was_epoch(&self, hub_epoch: SessionId) -> Result<bool, LedgerError> {
+        let sql = "SELECT number FROM hub_epochs WHERE hub_epoch = $1";
+        let rows = self.database.read(sql, vec![hub_epoch.0.into()]).await?;
+        Ok(!rows.is_empty())
+    }
+
+    async fn every_agent(&self) -> Result<Vec<Source>, LedgerError> {
+        let sql = "SELECT store_id, agent_id FROM agents UNION SELECT store_id, agent_id FROM streams";
+        let mut agents = Vec::new();
+        for row in self.database.read(sql, vec![]).await? {
+            agents.push(read_source(&mut row.read())?);
+        }
+        Ok(agents)
+    }
+}
+
+/// Every lane's mark as a database holds it, which may be a copy that nobody opened as a ledger.
+pub async fn read_copy(database: &dyn Database) -> Result<(SessionId, Vec<(Source, Mark)>), LedgerError> {
+    let row = watch::first(database.read("SELECT hub_epoch FROM hub WHERE one = 1", vec![]).await?);
+    let hub_epoch = SessionId(row.ok_or(LedgerError::Shape)?.read().array()?);
+    let sql =
+        "SELECT stream, store_id, agent_id, epoch, lane, state FROM streams ORDER BY store_id, agent_id, epoch, lane";
+    let mut marks = Vec::new();
+    for row in database.read(sql, vec![]).await? {
+        let mut row = row.read();
+        let (_, source, epoch, lane) = read_lane(&mut row)?;
+        marks.push((source, read_state(&row.bytes()?)?.mark(LaneKey { epoch, lane })));
+    }
+    Ok((hub_epoch, marks))
+}
+
+const fn clock(quality: ClockQuality) -> &'static str {
+    match quality {
+        ClockQuality::Synchronised => "synchronised",
+        ClockQuality::Unsynchronised => "unsynchronised",
+        ClockQuality::Behind => "behind",
+    }
+}
+
+fn of_lineage(source: &Source, incident: &LineageIncident) -> Raised {
+    let key = |epoch| RecordKey { epoch, lane: counterfoil_proto::id::Lane::Trade, seq: Seq::NONE };
+    match incident {
+        LineageIncident::Clone { returned, between } => {
+            let detail = format!("epoch {returned} spoke again after {between}");
+            Raised::new(source, key(*returned), flag::CLONE, "", detail)
+        }
+        LineageIncident::Rollback { parent, earlier, later } => {
+            let detail = format!("epochs {earlier} and {later} both follow {parent}");
+            Raised::new(source, key(*later), flag::ROLLBACK, "", detail)
+        }
+    }
+}
+
+impl Ledger for SqlLedger {
+    fn take<'a>(&'a self, arrivals: &'a [Arrival]) -> Work<'a, Taken> {
+        Box::pin(self.take_in(arrivals))
+    }
+    fn reject<'a>(
+        &'a self,
+        source: &'a Source,
+        key: Option<LaneKey>,
+        reason: &'a str,
+        bytes: &'a [u8],
+    ) -> Work<'a, ()> {
+        Box::pin(self.keep_reject(source, key, reason, bytes))
+    }
+    fn hello<'a>(&'a self, source: &'a Source, hello: &'a Hello) -> Work<'a, Welcomed> {
+        Box::pin(self.take_hello(source, hello))
+    }
+    fn presence<'a>(&'a self, source: &'a Source, presence: &'a Presence) -> Work<'a, Option<SessionId>> {
+        Box::pin(self.note_presence(source, presence))
+    }
+    fn positions<'a>(&'a self, source: &'a Source, part: &'a Positions) -> Work<'a, ()> {
+        Box::pin(self.keep_positions(source, part))
+    }
+    fn post(&self, bounds: PostingBounds) -> Work<'_, Posted> {
+        Box::pin(self.post_chunk(bounds))
+    }
+    fn marks<'a>(&'a self, lanes: &'a [(Source, LaneKey)]) -> Work<'a, Vec<(Source, Option<SessionId>, Mark)>> {
+        Box::pin(self.marks_of(lanes))
+    }
+    fn hub_epoch(&self) -> SessionId {
+        self.watch.hub_epoch()
+    }
+    fn beat(&self) -> Work<'_, Beat> {
+        Box::pin(self.look())
+    }
+    fn come_back(&self, under: SessionId) -> Work<'_, SessionId> {
+        Box::pin(self.watch.come_back(&*self.database, under))
+    }
+    fn agents(&self) -> Work<'_, Vec<Source>> {
+        Box::pin(self.every_agent())
+    }
+    fn raise_safe<'a>(&'a self, copy: &'a [(Source, Mark)]) -> Work<'a, u64> {
+        Box::pin(self.raise_to(copy))
+    }
+    fn all_marks(&self) -> Work<'_, (SessionId, Vec<(Source, Mark)>)> {
+        Box::pin(read_copy(&*self.database))
+    }
+    fn stores<'a>(&'a self, store_id: Option<&'a str>) -> Work<'a, Vec<AgentView>> {
+        Box::pin(self.view_stores(store_id))
+    }
+    fn records<'a>(&'a self, query: &'a PageQuery) -> Work<'a, RecordsPage> {
+        Box::pin(self.page(query))
+    }
+    fn totals<'a>(&'a self, store_id: &'a str, business_day: &'a str) -> Work<'a, Vec<TotalsRow>> {
+        Box::pin(self.view_totals(store_id, business_day))
+    }
+    fn exceptions<'a>(&'a self, filter: &'a ExceptionFilter) -> Work<'a, Vec<ExceptionView>> {
+        Box::pin(self.view_exceptions(filter))
+    }
+    fn stock<'a>(&'a self, store_id: &'a str) -> Work<'a, Vec<StockView>> {
+        Box::pin(self.view_stock(store_id))
+    }
+    fn gauges(&self) -> Work<'_, Gauges> {
+        Box::pin(self.count())
+    }
+    fn cursor(&self, position: Option<u64>) -> Work<'_, Cursor> {
+        Box::pin(self.place(position))
+    }
+}

@@ -1,0 +1,210 @@
+//! The tables, in the one place where they are made and changed.
+//!
+//! Invariant: a migration that was released is never edited; the next one is added below it. `{…}` stands for what the two
+//! databases call differently. What each table is for stands above it.
+
+/// What differs between the databases in the text of a migration.
+#[derive(Clone, Copy, Debug)]
+pub struct Words {
+    /// Primary key that counts by itself.
+    pub identity: &'static str,
+    /// Bytes.
+    pub bytes: &'static str,
+    /// 16 bytes.
+    pub id: &'static str,
+    /// Behind a table whose rows are updated again and again.
+    pub hot: &'static str,
+    /// Behind a table with a compact primary key.
+    pub clustered: &'static str,
+}
+
+impl Words {
+    /// The text with the words filled in.
+    pub fn fill(&self, text: &str) -> String {
+        text.replace("{identity}", self.identity)
+            .replace("{bytes}", self.bytes)
+            .replace("{id}", self.id)
+            .replace("{hot}", self.hot)
+            .replace("{clustered}", self.clustered)
+    }
+}
+
+/// The migrations, from version 1 on.
+pub const MIGRATIONS: &[&str] = &[V1];
+
+const V1: &str = "
+-- One row: what this ledger is, since when it may not have gone back.
+CREATE TABLE hub (
+    one SMALLINT PRIMARY KEY,
+    hub_epoch {id} NOT NULL
+);
+
+-- Every hub epoch that there was; positions above the restore point of a later one may have been given again.
+CREATE TABLE hub_epochs (
+    number BIGINT PRIMARY KEY,
+    hub_epoch {id} NOT NULL UNIQUE,
+    minted_at BIGINT NOT NULL,
+    restore_point BIGINT NOT NULL,
+    reason TEXT NOT NULL
+);
+
+-- A row per process and role, counted up in each of its transactions: what counts less than its process remembers was restored.
+CREATE TABLE processes (
+    process {id} NOT NULL,
+    role SMALLINT NOT NULL,
+    commits BIGINT NOT NULL,
+    seen_at BIGINT NOT NULL,
+    PRIMARY KEY (process, role)
+) {hot};
+
+-- The agents, what their last hello and their presence said.
+CREATE TABLE agents (
+    store_id TEXT NOT NULL,
+    agent_id TEXT NOT NULL,
+    session {id},
+    software TEXT,
+    clock TEXT,
+    hello_at BIGINT,
+    lineage {bytes},
+    presence TEXT,
+    presence_session {id},
+    presence_at BIGINT,
+    positions_session {id},
+    positions_round BIGINT,
+    suspended SMALLINT NOT NULL DEFAULT 0,
+    PRIMARY KEY (store_id, agent_id)
+) {hot};
+
+-- A lane of an epoch of an agent; its row lock serialises all who store into it.
+CREATE TABLE streams (
+    stream {identity},
+    store_id TEXT NOT NULL,
+    agent_id TEXT NOT NULL,
+    epoch {id} NOT NULL,
+    lane SMALLINT NOT NULL,
+    stored BIGINT NOT NULL,
+    safe BIGINT NOT NULL,
+    head BIGINT NOT NULL,
+    received BIGINT NOT NULL,
+    duplicates BIGINT NOT NULL,
+    forks BIGINT NOT NULL,
+    seen_at BIGINT NOT NULL,
+    state {bytes} NOT NULL,
+    UNIQUE (store_id, agent_id, epoch, lane)
+) {hot};
+
+-- The records as they came. fork counts further records under the same number; late ones came after the watermark had passed.
+CREATE TABLE records (
+    stream INTEGER NOT NULL,
+    seq BIGINT NOT NULL,
+    fork SMALLINT NOT NULL,
+    late SMALLINT NOT NULL,
+    received_at BIGINT NOT NULL,
+    digest {bytes} NOT NULL,
+    bytes {bytes} NOT NULL,
+    PRIMARY KEY (stream, seq, fork)
+);
+
+-- Late records that wait for a position.
+CREATE TABLE late (
+    stream INTEGER NOT NULL,
+    seq BIGINT NOT NULL,
+    fork SMALLINT NOT NULL,
+    PRIMARY KEY (stream, seq, fork)
+);
+
+-- Batches that do not decode, bounded.
+CREATE TABLE rejects (
+    number {identity},
+    store_id TEXT NOT NULL,
+    agent_id TEXT NOT NULL,
+    received_at BIGINT NOT NULL,
+    reason TEXT NOT NULL,
+    bytes {bytes} NOT NULL
+);
+
+-- One row, whose lock makes one process at a time the one that gives positions.
+CREATE TABLE poster (
+    one SMALLINT PRIMARY KEY,
+    next_position BIGINT NOT NULL
+) {hot};
+
+-- How far each lane has positions.
+CREATE TABLE posted (
+    stream INTEGER PRIMARY KEY,
+    seq BIGINT NOT NULL
+) {hot};
+
+-- Positions, a row for numbers that follow on one another: position first_position + i is record first_seq + i.
+CREATE TABLE runs (
+    first_position BIGINT PRIMARY KEY,
+    positions INTEGER NOT NULL,
+    stream INTEGER NOT NULL,
+    first_seq BIGINT NOT NULL,
+    fork SMALLINT NOT NULL
+);
+CREATE INDEX runs_of_stream ON runs (stream, first_position);
+
+-- The first record of each business identity.
+CREATE TABLE identities (
+    key {id} PRIMARY KEY,
+    position BIGINT NOT NULL,
+    content {id} NOT NULL
+) {clustered};
+
+-- What is said of a position beside its record: 1 duplicate of, 2 conflicts with another position, 3 fork, 4 unreadable.
+CREATE TABLE marks (
+    position BIGINT NOT NULL,
+    mark SMALLINT NOT NULL,
+    other BIGINT,
+    PRIMARY KEY (position, mark)
+);
+
+-- Totals, folded from the records in the order of their positions. what: counted, tax/…, tender/…, not/….
+CREATE TABLE totals (
+    store_id TEXT NOT NULL,
+    business_day TEXT NOT NULL,
+    currency TEXT NOT NULL,
+    workstation_id TEXT NOT NULL,
+    what TEXT NOT NULL,
+    transactions BIGINT NOT NULL,
+    amount BIGINT NOT NULL,
+    base BIGINT NOT NULL,
+    low BIGINT,
+    high BIGINT,
+    PRIMARY KEY (store_id, business_day, currency, workstation_id, what)
+) {hot};
+
+-- What needs a person.
+CREATE TABLE exceptions (
+    id TEXT PRIMARY KEY,
+    store_id TEXT NOT NULL,
+    agent_id TEXT NOT NULL,
+    code TEXT NOT NULL,
+    state TEXT NOT NULL,
+    opened_at BIGINT NOT NULL,
+    changed_at BIGINT NOT NULL,
+    times BIGINT NOT NULL,
+    epoch {id} NOT NULL,
+    lane SMALLINT NOT NULL,
+    seq BIGINT NOT NULL,
+    pointer TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    changed_by TEXT,
+    reason TEXT
+);
+CREATE INDEX exceptions_of_store ON exceptions (store_id, state);
+
+-- Parts of snapshots of stock on hand; of a whole one, agents.positions_… names which applies.
+CREATE TABLE positions (
+    store_id TEXT NOT NULL,
+    agent_id TEXT NOT NULL,
+    session {id} NOT NULL,
+    round BIGINT NOT NULL,
+    part INTEGER NOT NULL,
+    parts INTEGER NOT NULL,
+    received_at BIGINT NOT NULL,
+    payload {bytes} NOT NULL,
+    PRIMARY KEY (store_id, agent_id, session, round, part)
+);
+";

@@ -1,0 +1,241 @@
+//! What the ledger shows, as plain values. Invariant: nothing here computes or knows where it comes from.
+
+use std::fmt;
+use std::str::FromStr;
+
+use counterfoil_proto::id::{Digest, Epoch, Lane, RecordKey, SessionId, Source};
+use counterfoil_proto::message::Positions;
+
+/// A place among the positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// The hub epoch in which it was given.
+    pub hub_epoch: SessionId,
+    /// Everything up to here was read.
+    pub position: u64,
+    /// The first bytes of the digest of the record there; zero at the beginning.
+    pub check: u32,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}.{:08x}", self.hub_epoch, self.position, self.check)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut parts = text.split('.');
+        let (Some(hub_epoch), Some(position), Some(check), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(());
+        };
+        Ok(Self {
+            hub_epoch: hub_epoch.parse().map_err(|_| ())?,
+            position: position.parse().map_err(|_| ())?,
+            check: u32::from_str_radix(check, 16).map_err(|_| ())?,
+        })
+    }
+}
+
+/// Which records.
+#[derive(Clone, Debug, Default)]
+pub struct PageQuery {
+    /// After this place; `None` from the beginning.
+    pub after: Option<Cursor>,
+    /// At most so many.
+    pub limit: usize,
+    /// Of one store.
+    pub store_id: Option<String>,
+    /// Of one lane.
+    pub lane: Option<Lane>,
+    /// Of one kind, which the bytes' head names.
+    pub kind: Option<u16>,
+}
+
+/// A record with its position.
+#[derive(Clone, Debug)]
+pub struct EntryView {
+    /// Its place among all records.
+    pub position: u64,
+    /// Whose.
+    pub source: Source,
+    /// Which.
+    pub key: RecordKey,
+    /// Of the stored bytes.
+    pub record_digest: Digest,
+    /// Wall time of the hub.
+    pub received_at: i64,
+    /// As it came.
+    pub bytes: Vec<u8>,
+    /// The position of the record of which this is a duplicate.
+    pub duplicate_of: Option<u64>,
+    /// Whether it conflicts with an earlier one; with its position where the hub found that.
+    pub conflicts_with: Option<Option<u64>>,
+    /// Whether another record came first under the same number.
+    pub is_fork: bool,
+    /// Whether it could not be read.
+    pub is_unreadable: bool,
+}
+
+/// Records, and where to go on.
+#[derive(Clone, Debug)]
+pub struct RecordsPage {
+    /// In the order of their positions.
+    pub entries: Vec<EntryView>,
+    /// After the last one that was looked at.
+    pub next: Cursor,
+    /// Whether the end was reached.
+    pub at_end: bool,
+}
+
+/// A lane, as it stands.
+#[derive(Clone, Debug)]
+pub struct LaneView {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The lane.
+    pub lane: Lane,
+    /// Committed up to here.
+    pub stored: u64,
+    /// In a verified backup up to here.
+    pub safe: u64,
+    /// The highest number that was stated or received.
+    pub head: u64,
+    /// Has positions up to here.
+    pub posted: u64,
+    /// Records that came.
+    pub received: u64,
+    /// Records that came again.
+    pub duplicates: u64,
+    /// Records under a number that another has.
+    pub forks: u64,
+    /// Wall time of the last batch or hello.
+    pub seen_at: i64,
+}
+
+/// An agent, as it stands.
+#[derive(Clone, Debug)]
+pub struct AgentView {
+    /// Which.
+    pub source: Source,
+    /// `online`, `offline`, or unknown.
+    pub presence: Option<String>,
+    /// Wall time of that.
+    pub presence_at: Option<i64>,
+    /// Of the last hello.
+    pub software: Option<String>,
+    /// What its clock is worth.
+    pub clock: Option<String>,
+    /// Wall time of the last hello.
+    pub hello_at: Option<i64>,
+    /// Whether two boxes claim to be this one.
+    pub is_suspended: bool,
+    /// Its lanes, oldest epoch first.
+    pub lanes: Vec<LaneView>,
+    /// How many exceptions are open.
+    pub exceptions_open: u64,
+}
+
+/// A line of the totals.
+#[derive(Clone, Debug)]
+pub struct TotalsRow {
+    /// ISO 4217.
+    pub currency: String,
+    /// The till.
+    pub workstation_id: String,
+    /// See [`crate::posting::TotalKey::what`].
+    pub what: String,
+    /// Transactions.
+    pub transactions: u64,
+    /// Minor units.
+    pub amount: i64,
+    /// What a tax is on.
+    pub base: i64,
+    /// The smallest sequence number.
+    pub low: Option<u64>,
+    /// The largest.
+    pub high: Option<u64>,
+}
+
+/// Which exceptions.
+#[derive(Clone, Debug, Default)]
+pub struct ExceptionFilter {
+    /// Of one store.
+    pub store_id: Option<String>,
+    /// Of one code.
+    pub code: Option<String>,
+    /// `open`, `acknowledged`, `resolved`, `waived`.
+    pub state: Option<String>,
+    /// After this id.
+    pub after: Option<String>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// An exception.
+#[derive(Clone, Debug)]
+pub struct ExceptionView {
+    /// Stable.
+    pub id: String,
+    /// The store.
+    pub store_id: String,
+    /// The agent.
+    pub agent_id: String,
+    /// What was found.
+    pub code: String,
+    /// `open`, or what a person said.
+    pub state: String,
+    /// Wall time.
+    pub opened_at: i64,
+    /// Wall time.
+    pub changed_at: i64,
+    /// How often it was found.
+    pub times: u64,
+    /// The record.
+    pub key: RecordKey,
+    /// Where in the document.
+    pub pointer: String,
+    /// In words.
+    pub detail: String,
+    /// Who changed it.
+    pub changed_by: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// The applied stock snapshot of an agent.
+#[derive(Clone, Debug)]
+pub struct StockView {
+    /// Which.
+    pub source: Source,
+    /// Wall time at which the hub had it.
+    pub received_at: i64,
+    /// Its parts.
+    pub parts: Vec<Positions>,
+}
+
+/// Counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Agents that ever spoke.
+    pub agents: u64,
+    /// Agents whose presence is online.
+    pub online: u64,
+    /// Records stored.
+    pub records: u64,
+    /// Records that came again.
+    pub duplicates: u64,
+    /// Forks.
+    pub forks: u64,
+    /// Numbers that are known of but not stored.
+    pub lag: u64,
+    /// Numbers that are stored but not safe.
+    pub unsafe_records: u64,
+    /// The last position.
+    pub last_position: u64,
+    /// Exceptions that are open.
+    pub exceptions_open: u64,
+}

@@ -1,0 +1,34 @@
+//! What the receiver counts, for metrics. Invariant: counters only rise while the process lives, and nothing is decided by them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What the receiver counts, for metrics.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Batches taken in.
+    pub batches: AtomicU64,
+    /// Records that were new.
+    pub records: AtomicU64,
+    /// Records that were there already.
+    pub duplicates: AtomicU64,
+    /// Records under a number that another has.
+    pub forks: AtomicU64,
+    /// Transactions.
+    pub groups: AtomicU64,
+    /// Hello pages answered.
+    pub hellos: AtomicU64,
+    /// Acks published.
+    pub acks: AtomicU64,
+    /// Batches refused.
+    pub nacks: AtomicU64,
+    /// Messages that do not decode.
+    pub undecodable: AtomicU64,
+    /// Failed attempts at the ledger.
+    pub ledger_failures: AtomicU64,
+    /// Microseconds that the last transaction took.
+    pub last_commit_us: AtomicU64,
+}
+
+pub(super) fn add(counter: &AtomicU64, number: u64) {
+    counter.fetch_add(number, Ordering::Relaxed);
+}

@@ -1,0 +1,155 @@
+//! Starts the parts, waits for the word to stop, and stops them in the order of the data's flow.
+//!
+//! Invariant: the ledger is open before anything is heard, and the broker is heard before the API says ready.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::api::{self, Sources};
+use crate::config::{Config, LedgerConfig, Place, TlsFiles};
+use crate::env;
+use crate::error::ExitError;
+use crate::ledger::postgres::Postgres;
+use crate::ledger::sqlite::Sqlite;
+use crate::ledger::{Database, Ledger, LedgerError, SqlLedger};
+use crate::mqtt::Line;
+use crate::posting;
+use crate::receiver::{Counters, Receiver};
+use crate::tls;
+
+/// How long a ledger that cannot be reached is waited for at the start; systemd begins anew after that.
+const LEDGER_PATIENCE: Duration = Duration::from_mins(1);
+/// For a transaction at work when the hub stops; what is not acknowledged comes again.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The database that the configuration names.
+pub fn database(config: &LedgerConfig) -> Result<Box<dyn Database>, ExitError> {
+    match &config.place {
+        Place::Sqlite(path) => Ok(Box::new(Sqlite::open(path)?)),
+        Place::Postgres { url, password_file, ca_file } => {
+            let wrong = |why: String| ExitError::LedgerFiles(format!("The ledger's connection cannot be made: {why}"));
+            let mut server: tokio_postgres::Config =
+                url.parse().map_err(|_| wrong("ledger.url is not understood".to_owned()))?;
+            if let Some(file) = password_file {
+                let text =
+                    std::fs::read_to_string(file).map_err(|error| wrong(format!("{}: {error}", file.display())))?;
+                server.password(text.trim_end_matches(['\r', '\n']));
+            }
+            let tls = match ca_file {
+                Some(ca_file) => {
+                    let files = TlsFiles { ca_file: ca_file.clone(), identity: None };
+                    let tls = tls::client(&files.ca_file, None).map_err(|error| wrong(error.to_string()))?;
+                    server.ssl_mode(tokio_postgres::config::SslMode::Require);
+                    Some(Arc::new(tls))
+                }
+                None if server.get_ssl_mode() == tokio_postgres::config::SslMode::Require => {
+                    return Err(wrong("sslmode=require needs ledger.ca_file to verify the server with".to_owned()));
+                }
+                None => None,
+            };
+            Ok(Box::new(Postgres::new(server, tls)))
+        }
+    }
+}
+
+async fn open(config: &LedgerConfig) -> Result<SqlLedger, ExitError> {
+    let patience = tokio::time::Instant::now() + LEDGER_PATIENCE;
+    loop {
+        let error = match SqlLedger::open(database(config)?, config.safe_when).await {
+            Ok(ledger) => return Ok(ledger),
+            Err(error) => error,
+        };
+        let may_pass = matches!(error, LedgerError::Unreachable { .. } | LedgerError::Busy { .. });
+        if !may_pass || tokio::time::Instant::now() > patience {
+            return Err(error.into());
+        }
+        tracing::warn!(%error, "The ledger is waited for");
+        tokio::time::sleep(env::jittered(1_000)).await;
+    }
+}
+
+/// Runs the hub until `shutdown` completes. A crypto provider must have been installed.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), ExitError> {
+    let opened = open(&config.ledger).await?;
+    tracing::info!(ledger = opened.kind(), hub_epoch = %opened.hub_epoch(), "The ledger is open");
+    let ledger: Arc<dyn Ledger> = Arc::new(opened);
+    start_broker(&config)?;
+    let listener =
+        api::bind(config.api.listen).await.map_err(|why| ExitError::Listen { listen: config.api.listen, why })?;
+    let (stop, stopped) = watch::channel(false);
+    let (stored, wake) = watch::channel(0_u64);
+    let (posted, last_position) = watch::channel(0_u64);
+    let counters = Arc::new(Counters::default());
+    let (line, incoming, outlet) = Line::new(config.mqtt.clone());
+    let sources = Arc::new(Sources {
+        ledger: Arc::clone(&ledger),
+        counters: Arc::clone(&counters),
+        dropped: Arc::clone(&line.dropped),
+        outlet: outlet.clone(),
+        posted: last_position,
+        tokens: config.api.tokens.clone(),
+    });
+    let receiver = Receiver::new(Arc::clone(&ledger), outlet, counters, stored, stopped.clone());
+    let mut parts: JoinSet<&'static str> = JoinSet::new();
+    parts.spawn(named("The line to the broker", line.run()));
+    parts.spawn(named("The receiver", receiver.run(incoming)));
+    // Ends when the receiver does, which holds what wakes it.
+    parts.spawn(named("The poster", posting::run(ledger, wake, posted)));
+    let api_config = config.api.clone();
+    parts.spawn(named("The API", async move { api::serve(listener, &api_config, sources, stopped).await }));
+    let mut shutdown = std::pin::pin!(shutdown);
+    let ended = tokio::select! {
+        () = shutdown.as_mut() => None,
+        ended = parts.join_next() => Some(ended),
+    };
+    stop.send_replace(true);
+    let drained = tokio::time::timeout(STOP_PATIENCE, async { while parts.join_next().await.is_some() {} });
+    if drained.await.is_err() {
+        tracing::warn!("Something was still at work; what was not acknowledged comes again");
+    }
+    match ended {
+        None => Ok(()),
+        Some(Some(Ok(what))) => Err(ExitError::Ended { what }),
+        Some(Some(Err(_)) | None) => Err(ExitError::Ended { what: "A part of the hub" }),
+    }
+}
+
+/// Completes when the word to stop was given, or nobody is left to give it.
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
+async fn named(what: &'static str, work: impl Future<Output = ()>) -> &'static str {
+    work.await;
+    what
+}
+
+#[cfg(feature = "embedded-broker")]
+fn start_broker(config: &Config) -> Result<(), ExitError> {
+    let Some(listen) = config.broker else { return Ok(()) };
+    crate::broker::start(listen).map_err(|error| ExitError::Broker(error.to_string()))
+}
+
+#[cfg(not(feature = "embedded-broker"))]
+#[expect(clippy::unnecessary_wraps, reason = "the same with a broker can fail")]
+fn start_broker(_: &Config) -> Result<(), ExitError> {
+    Ok(())
+}
+
+/// Raises `safe` to what a restored copy of the ledger holds. Gives the number of lanes that moved.
+pub async fn backup_verified(config: &Config, copy: &LedgerConfig) -> Result<u64, ExitError> {
+    let ledger = open(&config.ledger).await?;
+    // Read as it is: a copy that needs a migration, or that is being written to, is no proof of a backup.
+    let (of_copy, marks) = crate::ledger::read_copy(&*database(copy)?).await?;
+    if !ledger.was_epoch(of_copy).await? {
+        return Err(ExitError::Copy(of_copy));
+    }
+    Ok(ledger.raise_safe(&marks).await?)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! A journal that was cut, flipped or robbed of a segment: the agent starts, the rest arrives, and what is lost is named at the hub.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+use world::http::{Api, segment};
+use world::wait::Deadline;
+
+use crate::stage::{Stage, post, sale};
+
+const LIMIT: Duration = Duration::from_mins(2);
+/// A start takes seconds at the most, whatever it finds.
+const START_LIMIT: Duration = Duration::from_secs(10);
+const BATCH: u64 = 1_000;
+
+/// An agent whose broker is down, with some sealed segments full of sales that the hub has not seen.
+async fn stage_with_backlog() -> (Stage, u64) {
+    let mut stage = Stage::with_agent("[journal]\nsegment_bytes = \"4MiB\"\n").await;
+    stage.broker.stop().await;
+    let api = stage.agent.api();
+    let mut sold = 0;
+    while stage.agent.status().await.unwrap().disk.segments < 4 {
+        let body: String = (sold + 1..=sold + BATCH).map(|number| format!("{}\n", sale(number, number))).collect();
+        let answer = api.post("/v1/transactions", "application/x-ndjson", body.into_bytes()).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        sold += BATCH;
+    }
+    (stage, sold)
+}
+
+/// The segments, oldest first.
+fn segments(stage: &Stage) -> Vec<PathBuf> {
+    let directory = stage.agent.data_dir().join("journal");
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let mut segments: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|name| name == "seg")).collect();
+    segments.sort();
+    segments
+}
+
+/// Starts everything again and waits until the hub has all that can come; gives the sales that the ledger has.
+async fn recovered(stage: &mut Stage) -> BTreeSet<u64> {
+    stage.agent.start();
+    let begun = Deadline::new(START_LIMIT);
+    while stage.agent.api().success("/readyz").await.is_err() {
+        begun.rest_for("the agent to start on a damaged journal").await;
+    }
+    stage.broker.start().await;
+    stage.agent.drained(LIMIT).await;
+    posted(&stage.hub.api()).await
+}
+
+/// The sales in the ledger, once the number of its records stands still with what intake has.
+async fn posted(hub: &Api) -> BTreeSet<u64> {
+    let deadline = Deadline::new(LIMIT);
+    let mut sales = BTreeSet::new();
+    let mut after = String::new();
+    loop {
+        let answer = hub.success(&format!("/v1/records?limit=1000{after}")).await.unwrap();
+        let lines: Vec<Value> =
+            answer.body.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        for record in &lines {
+            if record["kind"] == "transaction" {
+                assert!(sales.insert(record["document"]["sequence_number"].as_u64().unwrap()), "doubled: {record}");
+            }
+        }
+        if let Some(next) = answer.next_after {
+            after = format!("&after={}", segment(&next));
+        }
+        // The agent's own last words come after the sales: what it says of the damage, or of the restart.
+        let told = lines.iter().any(|record| record["kind"] == "journal_damage" || record["kind"] == "tail_cut");
+        if told {
+            return sales;
+        }
+        if lines.is_empty() {
+            deadline.rest_for("the agent's word about the damage in the ledger").await;
+        }
+    }
+}
+
+/// The codes of the open exceptions at the hub, with what they say.
+async fn exceptions(hub: &Api) -> Vec<(String, String)> {
+    let answer: Value = hub.json("/v1/exceptions?state=open&store=0042").await.unwrap();
+    let list = answer["exceptions"].as_array().unwrap().iter();
+    list.map(|entry| (entry["code"].as_str().unwrap().to_owned(), entry.to_string())).collect()
+}
+
+async fn assert_named_and_going_on(stage: &Stage, sold: u64, sales: &BTreeSet<u64>, codes: &[&str]) {
+    let hub = stage.hub.api();
+    let found = exceptions(&hub).await;
+    for code in codes {
+        assert!(found.iter().any(|(known, _)| known == code), "{code} is not among {found:?}");
+    }
+    let api = stage.agent.api();
+    let next = sold + 1;
+    assert_eq!(post(&api, &sale(next, 100)).await.status, 201);
+    // What was lost may be sold again, and what was not is known.
+    if let Some(lost) = (1..=sold).find(|number| !sales.contains(number)) {
+        assert_eq!(post(&api, &sale(lost, lost)).await.status, 201, "sale {lost} was lost and is recorded anew");
+    }
+    let kept = *sales.iter().next_back().unwrap();
+    assert_eq!(post(&api, &sale(kept, kept)).await.status, 200, "sale {kept} is there");
+    stage.agent.drained(LIMIT).await;
+}
+
+#[tokio::test]
+async fn a_flipped_byte_loses_one_sale_and_names_it() {
+    let (mut stage, sold) = stage_with_backlog().await;
+    stage.agent.kill();
+    let victim = &segments(&stage)[1];
+    let mut bytes = std::fs::read(victim).unwrap();
+    let needle = b"\"business_day_date\"";
+    let middle = bytes.len() / 2;
+    let at = middle + bytes[middle..].windows(needle.len()).position(|window| window == needle).unwrap();
+    bytes[at] ^= 0x10;
+    std::fs::write(victim, bytes).unwrap();
+    let sales = recovered(&mut stage).await;
+    assert_eq!(sales.len() as u64, sold - 1);
+    assert_named_and_going_on(&stage, sold, &sales, &["GONE", "JOURNAL_DAMAGE"]).await;
+}
+
+#[tokio::test]
+async fn a_deleted_segment_loses_its_sales_and_names_them() {
+    let (mut stage, sold) = stage_with_backlog().await;
+    stage.agent.kill();
+    std::fs::remove_file(&segments(&stage)[1]).unwrap();
+    let sales = recovered(&mut stage).await;
+    let lost: Vec<u64> = (1..=sold).filter(|number| !sales.contains(number)).collect();
+    assert!(!lost.is_empty() && lost.windows(2).all(|pair| pair[0] + 1 == pair[1]), "one run is lost");
+    assert_named_and_going_on(&stage, sold, &sales, &["GONE", "JOURNAL_DAMAGE"]).await;
+    let named = exceptions(&stage.hub.api()).await;
+    let gone = &named.iter().find(|(code, _)| code == "GONE").unwrap().1;
+    // Record n is sale n-1: the epoch's first record is its own.
+    assert!(gone.contains(&(lost[0] + 1).to_string()), "{gone} does not name {}", lost[0] + 1);
+}
+
+#[tokio::test]
+async fn a_cut_segment_loses_what_stood_behind_the_cut_and_names_it() {
+    let (mut stage, sold) = stage_with_backlog().await;
+    stage.agent.kill();
+    let victim = &segments(&stage)[2];
+    let file = std::fs::OpenOptions::new().write(true).open(victim).unwrap();
+    file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    let sales = recovered(&mut stage).await;
+    assert!((sales.len() as u64) < sold);
+    assert_named_and_going_on(&stage, sold, &sales, &["GONE", "JOURNAL_DAMAGE"]).await;
+}
