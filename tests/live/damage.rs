@@ -51,12 +51,14 @@ async fn recovered(stage: &mut Stage) -> BTreeSet<u64> {
     posted(&stage.hub.api()).await
 }
 
-/// The sales in the ledger, once the number of its records stands still with what intake has.
+/// The sales in the ledger, once the agent's word about the damage is there and every stored record has its position.
 async fn posted(hub: &Api) -> BTreeSet<u64> {
     let deadline = Deadline::new(LIMIT);
     let mut sales = BTreeSet::new();
     let mut after = String::new();
+    let mut is_told = false;
     loop {
+        let is_posted = gauge(hub, "ledger_records").await == gauge(hub, "ledger_last_position").await;
         let answer = hub.success(&format!("/v1/records?limit=1000{after}")).await.unwrap();
         let lines: Vec<Value> =
             answer.body.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
@@ -68,15 +70,20 @@ async fn posted(hub: &Api) -> BTreeSet<u64> {
         if let Some(next) = answer.next_after {
             after = format!("&after={}", segment(&next));
         }
-        // The agent's own last words come after the sales: what it says of the damage, or of the restart.
-        let told = lines.iter().any(|record| record["kind"] == "journal_damage" || record["kind"] == "tail_cut");
-        if told {
-            return sales;
-        }
+        is_told |= lines.iter().any(|record| record["kind"] == "journal_damage" || record["kind"] == "tail_cut");
         if lines.is_empty() {
-            deadline.rest_for("the agent's word about the damage in the ledger").await;
+            if is_told && is_posted {
+                return sales;
+            }
+            deadline.rest_for("the agent's word about the damage, and every record, in the ledger").await;
         }
     }
+}
+
+/// A figure of the hub.
+async fn gauge(hub: &Api, name: &str) -> Option<u64> {
+    let text = String::from_utf8(hub.success("/metrics").await.unwrap().body).unwrap();
+    text.lines().find(|line| !line.starts_with('#') && line.contains(name))?.rsplit(' ').next()?.parse().ok()
 }
 
 /// The codes of the open exceptions at the hub, with what they say.

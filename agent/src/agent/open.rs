@@ -56,7 +56,7 @@ pub(super) fn open(disk: Arc<dyn journal::Disk>, config: &Config, env: &Env) -> 
         ..JournalConfig::default()
     };
     let nonce = u64::from_le_bytes(env.random_bytes()?);
-    let (mut journal, opened) = Journal::open(Arc::clone(&disk), limits, &config.source, nonce)?;
+    let (mut journal, mut opened) = Journal::open(Arc::clone(&disk), limits, &config.source, nonce)?;
     report(&opened);
     let found = State::open(&config.data_dir.join(STATE_DIR), &config.data_dir.join(QUARANTINE_DIR));
     let mut state = found.state;
@@ -72,7 +72,7 @@ pub(super) fn open(disk: Arc<dyn journal::Disk>, config: &Config, env: &Env) -> 
         }
         None => restore(&mut state, &journal)?,
     };
-    let replayed = replay(&mut state, &mut journal, from)?;
+    let replayed = replay(&mut state, &mut journal, &mut opened, from)?;
     info!(%from, replayed, end = %journal.end(), "state reflects the journal");
     Ok(Start { journal, opened, state, disk })
 }
@@ -84,11 +84,15 @@ fn report(opened: &Opened) {
     if let Some(cut) = &opened.tail_cut {
         warn!(bytes = cut.bytes, records = cut.records.len(), quarantined = ?cut.quarantined, "journal tail cut");
     }
-    for damage in &opened.damage {
-        warn!(segment = damage.segment, bytes = damage.bytes, what = damage.what, gone = ?damage.gone, "journal damage");
-    }
+    report_damage(&opened.damage);
     for (key, last) in &opened.behind_hub {
         warn!(epoch = %key.epoch, lane = %key.lane, hub_stored = %last, "the hub has more than this disk: it lied about a sync, or was replaced");
+    }
+}
+
+fn report_damage(damage: &[journal::Damage]) {
+    for damage in damage {
+        warn!(segment = damage.segment, bytes = damage.bytes, what = damage.what, gone = ?damage.gone, "journal damage");
     }
 }
 
@@ -160,7 +164,7 @@ fn restore(state: &mut State, journal: &Journal) -> Result<Position, ExitError> 
     }
 }
 
-fn replay(state: &mut State, journal: &mut Journal, from: Position) -> Result<u64, ExitError> {
+fn replay(state: &mut State, journal: &mut Journal, opened: &mut Opened, from: Position) -> Result<u64, ExitError> {
     let mut replayed = 0_u64;
     let mut damaged = Vec::new();
     for entry in journal.replay(from) {
@@ -177,7 +181,9 @@ fn replay(state: &mut State, journal: &mut Journal, from: Position) -> Result<u6
         }
     }
     for segment in damaged {
-        journal.handle_damage(segment).map_err(|error| ExitError::Disk(Box::new(error)))?;
+        let found = journal.handle_damage(segment).map_err(|error| ExitError::Disk(Box::new(error)))?;
+        report_damage(&found);
+        opened.damage.extend(found);
     }
     Ok(replayed)
 }

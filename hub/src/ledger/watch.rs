@@ -84,6 +84,9 @@ impl Watch {
             RETURNING commits, (SELECT hub_epoch FROM hub WHERE one = 1)";
         let under = self.hub_epoch();
         let params = vec![self.process.0.into(), role.code().into(), env::wall().0.into()];
+        if role == Role::Desk {
+            self.look_at_the_others(tx, under).await?;
+        }
         let row = tx.query(sql, params).await?.pop().ok_or(LedgerError::WentBack { under })?;
         let mut row = row.read();
         let (commits, hub_epoch) = (row.int()?, SessionId(row.array()?));
@@ -93,6 +96,21 @@ impl Watch {
             return Err(LedgerError::WentBack { under });
         }
         Ok(Settled { role, commits, hub_epoch })
+    }
+
+    /// The desk's regular look also compares what the other roles committed last: while no till sells they commit nothing, and would not
+    /// notice by themselves. What is remembered is read first, so a commit that happens meanwhile only makes the row larger.
+    async fn look_at_the_others(&self, tx: &mut dyn Transaction, under: SessionId) -> Result<(), LedgerError> {
+        let roles = self.remembered().roles;
+        for role in Role::ALL {
+            let sql = "SELECT commits FROM processes WHERE process = $1 AND role = $2";
+            let rows = tx.query(sql, vec![self.process.0.into(), role.code().into()]).await?;
+            let commits = first(rows).ok_or(LedgerError::WentBack { under })?.read().int()?;
+            if commits < roles[index(role)].committed {
+                return Err(LedgerError::WentBack { under });
+            }
+        }
+        Ok(())
     }
 
     /// Commits, and remembers that.

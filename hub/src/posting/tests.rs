@@ -1,3 +1,5 @@
+//! Interpretation of chunks alone: what counts, what conflicts, what is raised.
+
 use counterfoil_proto::id::{AgentId, Epoch, Lane, Seq, StoreId};
 use counterfoil_proto::record::{Context, prepare};
 
