@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use world::http::ApiError;
 use world::ledger::Ledger;
 use world::wait::Deadline;
 
@@ -16,7 +17,10 @@ async fn ledger(stage: &Stage, count: usize) -> Ledger {
     let mut ledger = Ledger::default();
     while ledger.stubs.len() < count {
         deadline.rest_for(&format!("{count} documents in the ledger")).await;
-        let _down_just_now = ledger.read_on(&stage.hub.api()).await.is_err();
+        // A hub that is down just now is asked again; one that went back to an earlier copy wants a reader to start anew.
+        if let Err(ApiError::Status { status: 410, .. }) = ledger.read_on(&stage.hub.api()).await {
+            ledger = Ledger::default();
+        }
     }
     assert_eq!(ledger.faults, Vec::<String>::new());
     ledger
