@@ -26,7 +26,12 @@ pub const SOFTWARE: &str = concat!("counterfoil ", env!("CARGO_PKG_VERSION"));
 /// Sets up log and TLS and runs the agent on a runtime of its own, until it is told to stop.
 pub fn run(config: config::Config) -> Result<(), error::ExitError> {
     supervise::set_up(&config.log_level);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        // Judging large bodies and reading batches. Each thread has heap of its own; more of them only take memory.
+        .max_blocking_threads(2)
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|error| error::ExitError::Disk(Box::new(error)))?;
     let result = runtime.block_on(supervise::run(config));
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));

@@ -104,7 +104,8 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        let directory = tempfile::Builder::new().prefix("counterfoil-demo-").tempdir().expect("a directory for the demo");
+        let directory =
+            tempfile::Builder::new().prefix("counterfoil-demo-").tempdir().expect("a directory for the demo");
         let (broker_port, hub_port, agent_port) = (free_port(), free_port(), free_port());
         write_file(
             &directory.path().join("hub.toml"),
@@ -181,8 +182,7 @@ async fn demo(arguments: &Arguments) -> bool {
     stage.say("agent is up; the tills begin to sell");
     let stop = Arc::new(AtomicBool::new(false));
     let tills: Vec<Arc<Till>> = TILLS.iter().map(|id| Arc::new(Till::new(id, stage.agent_api.clone()))).collect();
-    let selling: Vec<_> =
-        tills.iter().map(|till| tokio::spawn(Arc::clone(till).sell(Arc::clone(&stop)))).collect();
+    let selling: Vec<_> = tills.iter().map(|till| tokio::spawn(Arc::clone(till).sell(Arc::clone(&stop)))).collect();
     if arguments.serve {
         serve(&stage, &tills).await;
     } else {
@@ -215,7 +215,9 @@ async fn break_things(stage: &mut Stage, tills: &[Arc<Till>], duration: Duration
         match what {
             "hub down" => {
                 stage.hub = None;
-                stage.say("*** SIGKILL: hub and broker are gone, and all that the broker remembered. The tills do not notice");
+                stage.say(
+                    "*** SIGKILL: hub and broker are gone, and all that the broker remembered. The tills do not notice",
+                );
             }
             "hub up" => {
                 stage.start_hub().await;

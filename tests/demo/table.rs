@@ -97,7 +97,10 @@ impl fmt::Display for Verdict {
             writeln!(
                 formatter,
                 "  {till:<4}  {lane:<6}  {:>15}  {:>9}    {:>14}  {:>9}{mark}",
-                told.count, told.amount.to_string(), found.count, found.amount.to_string()
+                told.count,
+                told.amount.to_string(),
+                found.count,
+                found.amount.to_string()
             )?;
         }
         if self.repeated > 0 {

@@ -34,7 +34,8 @@ async fn stage_with_backlog() -> (Stage, u64) {
 fn segments(stage: &Stage) -> Vec<PathBuf> {
     let directory = stage.agent.data_dir().join("journal");
     let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    let mut segments: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|name| name == "seg")).collect();
+    let mut segments: Vec<PathBuf> =
+        entries.filter(|path| path.extension().is_some_and(|name| name == "seg")).collect();
     segments.sort();
     segments
 }

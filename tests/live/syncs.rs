@@ -18,7 +18,9 @@ fn calls(trace: &Path) -> Vec<String> {
 }
 
 fn is_sync(call: &str) -> bool {
-    ["fdatasync", "fsync", "sync_file_range"].iter().any(|name| call.starts_with(name) || call.contains(&format!("<... {name}")))
+    ["fdatasync", "fsync", "sync_file_range"]
+        .iter()
+        .any(|name| call.starts_with(name) || call.contains(&format!("<... {name}")))
 }
 
 #[tokio::test]
@@ -30,7 +32,16 @@ async fn the_sync_of_a_sale_ends_before_its_answer_begins() {
     let quiet = "[journal]\ncheckpoint_interval = \"60min\"\n";
     let mut agent = Agent::new(&directory.path().join("agent"), "0042", "box1", &mqtt, quiet);
     // As a grandchild (-D), the tracer leaves the signals to the agent.
-    let arguments = ["-D", "-f", "-s", "64", "-o", trace.to_str().unwrap(), "-e", "trace=fdatasync,fsync,sync_file_range,write,writev,sendto,sendmsg"];
+    let arguments = [
+        "-D",
+        "-f",
+        "-s",
+        "64",
+        "-o",
+        trace.to_str().unwrap(),
+        "-e",
+        "trace=fdatasync,fsync,sync_file_range,write,writev,sendto,sendmsg",
+    ];
     agent.start_below(&needs::STRACE.path(), &arguments);
     agent.ready().await;
     // The first sale begins the epoch; the second is looked at.

@@ -127,8 +127,7 @@ async fn what_is_wrong_is_not_sent_again() {
 #[tokio::test]
 async fn many_in_one_request_get_a_receipt_each_or_stop_the_till() {
     let directory = tempfile::tempdir().unwrap();
-    let one =
-        |index: u64| format!("{{\"index\":{index},\"status\":201,\"receipt\":{}}}", receipt(index + 1, false));
+    let one = |index: u64| format!("{{\"index\":{index},\"status\":201,\"receipt\":{}}}", receipt(index + 1, false));
     let two = format!("{{\"recorded\":2,\"duplicates\":0,\"refused\":0,\"results\":[{},{}]}}", one(0), one(1));
     let refused = "{\"recorded\":0,\"duplicates\":0,\"refused\":1,\"results\":[{\"index\":0,\"status\":422,\"problem\":{\"type\":\"x\"}}]}";
     let agent = Agent::new(vec![Reply::Answer(200, "", two), Reply::Answer(200, "", refused.to_owned())]).await;

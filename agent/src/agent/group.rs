@@ -86,28 +86,33 @@ pub(super) struct Stager<'a> {
 
 impl Stager<'_> {
     /// Stages a document, or finds that it is there already.
-    pub(super) fn document(&mut self, group: &mut Group, prepared: &Prepared) -> Result<Outcome, StagingError> {
-        let envelope = &prepared.envelope;
-        let Some(identity) = envelope.identity.as_deref() else {
-            let (key, envelope) = self.append(group, prepared, None)?;
-            return Ok(recorded(key, &envelope, &prepared.warnings));
+    ///
+    /// What is appended is moved out of `prepared`; after an error it is there again.
+    pub(super) fn document(&mut self, group: &mut Group, prepared: &mut Prepared) -> Result<Outcome, StagingError> {
+        let first = match prepared.envelope.identity.as_deref() {
+            Some(identity) => self.look_up(group, IdentityKey::of(identity))?,
+            None => None,
         };
-        let Some((first_key, first)) = self.look_up(group, IdentityKey::of(identity))? else {
-            let (key, envelope) = self.append(group, prepared, None)?;
-            return Ok(recorded(key, &envelope, &prepared.warnings));
+        let Some((first_key, first)) = first else {
+            let receipt = self.append(group, prepared, None)?;
+            return Ok(Outcome::Recorded(Receipt { warnings: std::mem::take(&mut prepared.warnings), ..receipt }));
         };
-        if first.content_digest == envelope.content_digest {
+        if first.content_digest == prepared.envelope.content_digest {
             return Ok(Outcome::Duplicate(receipt(first_key, &first, true)));
         }
-        let conflict_key = IdentityKey::of_conflict(identity, &envelope.content_digest);
+        let identity = prepared.envelope.identity.as_deref().unwrap_or_default();
+        let conflict_key = IdentityKey::of_conflict(identity, &prepared.envelope.content_digest);
+        // The same answer each time: a till that retries must not see a difference.
         let (kept_key, kept) = match self.look_up(group, conflict_key)? {
-            Some(found) => found,
-            None => self.append(group, prepared, Some(first_key))?,
+            Some((key, kept)) => (key, receipt(key, &kept, false)),
+            None => {
+                let receipt = self.append(group, prepared, Some(first_key))?;
+                (group.last_key().unwrap_or(first_key), receipt)
+            }
         };
         Ok(Outcome::Conflict(Conflict {
             existing: receipt(first_key, &first, true),
-            // The same answer each time: a till that retries must not see a difference.
-            kept: receipt(kept_key, &kept, false),
+            kept,
             exception_id: exception_id(kept_key, IDENTITY_CONFLICT),
         }))
     }
@@ -146,27 +151,42 @@ impl Stager<'_> {
     fn append(
         &mut self,
         group: &mut Group,
-        prepared: &Prepared,
+        prepared: &mut Prepared,
         conflicts_with: Option<RecordKey>,
-    ) -> Result<(RecordKey, Envelope), StagingError> {
+    ) -> Result<Receipt, StagingError> {
         self.begin_epoch(group)?;
-        let mut envelope = self.stamped(prepared.envelope.clone());
+        let flags_before = prepared.envelope.flags.len();
         if conflicts_with.is_some() {
-            envelope.flags.push(Flag { code: IDENTITY_CONFLICT.into(), pointer: String::new() });
+            prepared.envelope.flags.push(Flag { code: IDENTITY_CONFLICT.into(), pointer: String::new() });
         } else {
-            envelope.flags.extend(self.state.judge(prepared, &group.closes));
+            let judged = self.state.judge(prepared, &group.closes);
+            prepared.envelope.flags.extend(judged);
         }
-        envelope.conflicts_with = conflicts_with;
-        let keys = IdentityKey::of_envelope(&envelope);
-        let record = Record { kind: prepared.kind, envelope, document: prepared.document.clone() };
-        let staged = self.journal.stage(prepared.kind.lane(), &keys, &record.encode()?)?;
-        if conflicts_with.is_none() {
-            group.closes.note(prepared);
+        let envelope = Envelope { conflicts_with, ..self.stamped(std::mem::take(&mut prepared.envelope)) };
+        let document = std::mem::take(&mut prepared.document);
+        let record = Record { kind: prepared.kind, envelope, document };
+        let keys = IdentityKey::of_envelope(&record.envelope);
+        let staged = record
+            .encode()
+            .map_err(StagingError::from)
+            .and_then(|stored| self.journal.stage(prepared.kind.lane(), &keys, &stored).map_err(StagingError::from));
+        match staged {
+            Ok(staged) => {
+                if conflicts_with.is_none() {
+                    group.closes.note(prepared);
+                }
+                let receipt = receipt(staged.key, &record.envelope, false);
+                let facts = std::mem::replace(&mut prepared.facts, Facts::None);
+                group.push(StagedRecord { position: staged.position, key: staged.key, record, facts });
+                Ok(receipt)
+            }
+            Err(error) => {
+                prepared.envelope = record.envelope;
+                prepared.envelope.flags.truncate(flags_before);
+                prepared.document = record.document;
+                Err(error)
+            }
         }
-        let envelope = record.envelope.clone();
-        let facts = prepared.facts.clone();
-        group.push(StagedRecord { position: staged.position, key: staged.key, record, facts });
-        Ok((staged.key, envelope))
     }
 
     fn stamped(&self, envelope: Envelope) -> Envelope {
@@ -206,6 +226,10 @@ impl Group {
         self.records.push(staged);
     }
 
+    fn last_key(&self) -> Option<RecordKey> {
+        self.records.last().map(|staged| staged.key)
+    }
+
     fn at(&self, position: Position) -> Option<&StagedRecord> {
         self.by_position.get(&position).and_then(|index| self.records.get(*index))
     }
@@ -232,10 +256,6 @@ impl Group {
             reply.send(Err(refused.clone())).unwrap_or_default();
         }
     }
-}
-
-fn recorded(key: RecordKey, envelope: &Envelope, warnings: &[String]) -> Outcome {
-    Outcome::Recorded(Receipt { warnings: warnings.to_vec(), ..receipt(key, envelope, false) })
 }
 
 /// The receipt of a record.

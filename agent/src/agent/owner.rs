@@ -173,7 +173,7 @@ impl Owner {
 
     fn take(&mut self, request: Request, group: &mut Group, later: &mut Vec<Question>) -> Result<(), ExitError> {
         match request {
-            Request::Submit { documents, reply } => return self.submit(&documents, reply, group),
+            Request::Submit { documents, reply } => return self.submit(documents, reply, group),
             Request::ResolveException { id, by, reason, reply } => {
                 if self.state.exception(&id, self.env.wall()).is_some() {
                     self.note(notes::exception_resolved(&id, &by, &reason));
@@ -195,7 +195,7 @@ impl Owner {
 
     fn submit(
         &mut self,
-        documents: &[Prepared],
+        documents: Vec<Prepared>,
         reply: Reply<Vec<Outcome>>,
         group: &mut Group,
     ) -> Result<(), ExitError> {
@@ -204,8 +204,8 @@ impl Owner {
             return Ok(());
         }
         let mut outcomes = Vec::with_capacity(documents.len());
-        for document in documents {
-            match self.stage(group, |stager, group| stager.document(group, document)) {
+        for mut document in documents {
+            match self.stage(group, |stager, group| stager.document(group, &mut document)) {
                 Ok(outcome) => outcomes.push(outcome),
                 Err(StagingError::Journal(JournalError::Full)) => {
                     self.full(group);
@@ -223,7 +223,7 @@ impl Owner {
     fn stage<T>(
         &mut self,
         group: &mut Group,
-        what: impl Fn(&mut Stager<'_>, &mut Group) -> Result<T, StagingError>,
+        mut what: impl FnMut(&mut Stager<'_>, &mut Group) -> Result<T, StagingError>,
     ) -> Result<T, StagingError> {
         match what(&mut self.stager(), group) {
             Err(StagingError::GroupFull) => {
