@@ -33,7 +33,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run { config } => Config::load(&config).map_err(ExitError::from).and_then(counterfoil::run),
-        Command::CheckConfig { file } => Config::load(&file).map_err(ExitError::from).map(print),
+        Command::CheckConfig { file } => Config::load(&file).map_err(ExitError::from).map(|config| print(&config)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 }
 
 #[expect(clippy::print_stdout, reason = "printing is what the command is for")]
-fn print(config: Config) {
+fn print(config: &Config) {
     print!("{config}");
 }
 

@@ -251,21 +251,21 @@ impl Uplink {
         plain: bool,
     ) -> Result<(), End> {
         let session = sender.session();
-        let packed = match self.packer.take() {
+        let batch = match self.packer.take() {
             Some(mut packer) => {
                 // Reading may wait for the disk, and compressing takes a while: not on the runtime's threads.
                 let task = tokio::task::spawn_blocking(move || {
-                    let packed = packer.pack(session, first, records_max, plain);
-                    (packer, packed)
+                    let batch = packer.pack(session, first, records_max, plain);
+                    (packer, batch)
                 });
-                let Ok((packer, packed)) = task.await else { return Err(End::Stopping) };
+                let Ok((packer, batch)) = task.await else { return Err(End::Stopping) };
                 self.packer = Some(packer);
-                packed?
+                batch?
             }
             None => return Err(End::Stopping),
         };
         let key = first.lane_key();
-        match packed {
+        match batch {
             Packed::Batch { range, bytes } => {
                 let count = bytes.len();
                 connection.publish(&self.topics.up(Up::Batch(first.lane)), bytes, false).await?;

@@ -22,7 +22,8 @@ async fn stage_with_backlog() -> (Stage, u64) {
     let api = stage.agent.api();
     let mut sold = 0;
     while stage.agent.status().await.unwrap().disk.segments < 4 {
-        let body: String = (sold + 1..=sold + BATCH).map(|number| format!("{}\n", sale(number, number))).collect();
+        let sales: Vec<String> = (sold + 1..=sold + BATCH).map(|number| sale(number, number).to_string()).collect();
+        let body = sales.join("\n");
         let answer = api.post("/v1/transactions", "application/x-ndjson", body.into_bytes()).await.unwrap();
         assert_eq!(answer.status, 200, "{}", answer.text());
         sold += BATCH;

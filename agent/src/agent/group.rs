@@ -103,12 +103,11 @@ impl Stager<'_> {
         let identity = prepared.envelope.identity.as_deref().unwrap_or_default();
         let conflict_key = IdentityKey::of_conflict(identity, &prepared.envelope.content_digest);
         // The same answer each time: a till that retries must not see a difference.
-        let (kept_key, kept) = match self.look_up(group, conflict_key)? {
-            Some((key, kept)) => (key, receipt(key, &kept, false)),
-            None => {
-                let receipt = self.append(group, prepared, Some(first_key))?;
-                (group.last_key().unwrap_or(first_key), receipt)
-            }
+        let (kept_key, kept) = if let Some((key, kept)) = self.look_up(group, conflict_key)? {
+            (key, receipt(key, &kept, false))
+        } else {
+            let receipt = self.append(group, prepared, Some(first_key))?;
+            (group.last_key().unwrap_or(first_key), receipt)
         };
         Ok(Outcome::Conflict(Conflict {
             existing: receipt(first_key, &first, true),
@@ -133,13 +132,12 @@ impl Stager<'_> {
 
     /// The epoch begins with the first record after a start, and its first record says where it comes from.
     fn begin_epoch(&mut self, group: &mut Group) -> Result<(), StagingError> {
-        let epoch = match self.journal.epoch() {
-            Some(epoch) => epoch,
-            None => {
-                let epoch = counterfoil_proto::id::Epoch(self.env.random_bytes()?);
-                self.journal.start_epoch(epoch);
-                epoch
-            }
+        let epoch = if let Some(epoch) = self.journal.epoch() {
+            epoch
+        } else {
+            let epoch = counterfoil_proto::id::Epoch(self.env.random_bytes()?);
+            self.journal.start_epoch(epoch);
+            epoch
         };
         if self.journal.next_seq(Kind::EPOCH_START.lane()) == counterfoil_proto::id::Seq::FIRST {
             let note = notes::epoch_start(epoch, self.journal.parent(), self.env, self.clock);

@@ -127,7 +127,8 @@ fn agrees(state: &State, mark: state::Mark, journal: &Journal, opened: &Opened) 
     });
     let end = if opened.rewritten_bytes == 0 { opened.end } else { Position::START };
     let ends_there = mark.position == end.0;
-    !is_ahead && !(ends_there && mark.witness != witness(journal))
+    let differs = ends_there && mark.witness != witness(journal);
+    !is_ahead && !differs
 }
 
 /// A tail that was rewritten has new positions: the replay then starts with the segment of the mark, and what is folded

@@ -29,6 +29,10 @@ use counterfoil_proto::record::Prepared;
 /// Requests gathered for one sync. More would let the first of them wait longer than a sync takes.
 const GATHERED_MAX: usize = 256;
 
+/// Records staged before a group is committed though more waits: bounds what is held in memory for the fold. As many share one
+/// sync well enough.
+const STAGED_MAX: usize = 512;
+
 /// Bytes of one part of a state snapshot in the journal.
 const SNAPSHOT_PART_BYTES: usize = 256 * 1024;
 
@@ -225,6 +229,9 @@ impl Owner {
         group: &mut Group,
         mut what: impl FnMut(&mut Stager<'_>, &mut Group) -> Result<T, StagingError>,
     ) -> Result<T, StagingError> {
+        if group.records.len() >= STAGED_MAX {
+            self.commit(group)?;
+        }
         match what(&mut self.stager(), group) {
             Err(StagingError::GroupFull) => {
                 self.commit(group)?;

@@ -262,7 +262,7 @@ fn damage_is_named_and_what_it_took_is_recorded_anew() {
         post(&mut owner, world.sale(number, "8.98"));
     }
     drop(owner);
-    let name = world.disk.files().into_iter().map(|file| file.name).find(|name| name.ends_with(".seg")).unwrap();
+    let name = world.disk.files().into_iter().map(|file| file.name).find(|name| name.contains(".seg")).unwrap();
     let bytes = world.disk.content(&name).unwrap();
     let needle = b"\"sequence_number\":3";
     let at = bytes.windows(needle.len()).position(|window| window == needle).unwrap();

@@ -313,7 +313,7 @@ impl Sender {
 
     /// When [`Self::handle_timeout`] should be called at the latest.
     pub fn poll_timeout(&self) -> Moment {
-        let resend = self.lanes.values().filter_map(|side| side.resend_at());
+        let resend = self.lanes.values().filter_map(lane::LaneSide::resend_at);
         resend.chain([self.hello_at]).min().unwrap_or(self.hello_at)
     }
 

@@ -31,7 +31,7 @@ fn mark(key: LaneKey, stored: u64) -> Mark {
     Mark { key, stored: Seq(stored), safe: Seq(stored), ranges: vec![] }
 }
 
-fn welcome(sender: &mut Sender, hub_epoch: SessionId, marks: Vec<Mark>, credit: u32, now: Moment) {
+fn welcome(sender: &mut Sender, hub_epoch: SessionId, marks: &[Mark], credit: u32, now: Moment) {
     let Some(Command::Hello(pages)) = sender.next_command(now) else { panic!("no hello") };
     for hello in pages {
         let welcome = Welcome {
@@ -40,7 +40,7 @@ fn welcome(sender: &mut Sender, hub_epoch: SessionId, marks: Vec<Mark>, credit: 
             round: hello.round,
             hub_epoch,
             page: hello.page,
-            marks: marks.clone(),
+            marks: marks.to_vec(),
             window: WINDOW_SEQS_MAX,
             credit,
         };
@@ -71,7 +71,7 @@ fn nothing_is_sent_before_the_hub_named_its_mark_and_positions_go_first() {
     let Some(Command::Hello(_)) = sender.next_command(Moment(0)) else { panic!("no hello") };
     assert_eq!(sender.next_command(Moment(0)), None);
     sender.handle_timeout(sender.poll_timeout());
-    welcome(&mut sender, HUB, vec![mark(TRADE, 3)], 64, Moment(6_000));
+    welcome(&mut sender, HUB, &[mark(TRADE, 3)], 64, Moment(6_000));
     assert_eq!(sender.next_command(Moment(6_000)), Some(Command::Positions));
     let Some(Command::Send { first, .. }) = sender.next_command(Moment(6_000)) else { panic!("no batch") };
     assert_eq!(first, RecordKey { epoch: EPOCH, lane: Lane::Trade, seq: Seq(4) });
@@ -89,12 +89,12 @@ fn an_unanswered_hello_is_said_again() {
 #[test]
 fn a_welcome_lowers_the_mark_and_an_ack_never_does() {
     let mut sender = sender(vec![head(Lane::Trade, 1, 100)]);
-    welcome(&mut sender, HUB, vec![mark(TRADE, 100)], 64, Moment(0));
+    welcome(&mut sender, HUB, &[mark(TRADE, 100)], 64, Moment(0));
     assert_eq!(drain(&mut sender, 100, Moment(0)), []);
     sender.handle_down(ack(vec![mark(TRADE, 40)]), Moment(1));
     assert_eq!(drain(&mut sender, 100, Moment(1)), [], "an old ack rewinds nothing");
     sender.handle_down(Down::HelloWanted { hub_epoch: HUB }, Moment(2));
-    welcome(&mut sender, HUB, vec![mark(TRADE, 40)], 64, Moment(3_000));
+    welcome(&mut sender, HUB, &[mark(TRADE, 40)], 64, Moment(3_000));
     let sent = drain(&mut sender, 100, Moment(3_000));
     assert_eq!(sent, [(TRADE, SeqRange { first: Seq(41), last: Seq(100) })]);
 }
@@ -102,7 +102,7 @@ fn a_welcome_lowers_the_mark_and_an_ack_never_does() {
 #[test]
 fn an_ack_of_another_hub_epoch_moves_nothing_and_makes_it_say_hello() {
     let mut sender = sender(vec![head(Lane::Trade, 1, 100)]);
-    welcome(&mut sender, HUB, vec![mark(TRADE, 0)], 64, Moment(0));
+    welcome(&mut sender, HUB, &[mark(TRADE, 0)], 64, Moment(0));
     drain(&mut sender, 100, Moment(0));
     sender.take_marks();
     let other = Ack { session: SESSION, hub_epoch: SessionId([9; 16]), marks: vec![mark(TRADE, 100)], credit: 64 };
@@ -115,18 +115,18 @@ fn an_ack_of_another_hub_epoch_moves_nothing_and_makes_it_say_hello() {
 #[test]
 fn a_changed_hub_epoch_makes_every_mark_unknown_until_welcomed() {
     let mut sender = sender(vec![head(Lane::Trade, 1, 100), head(Lane::Stock, 1, 5)]);
-    welcome(&mut sender, HUB, vec![mark(TRADE, 100), mark(STOCK, 5)], 64, Moment(0));
+    welcome(&mut sender, HUB, &[mark(TRADE, 100), mark(STOCK, 5)], 64, Moment(0));
     assert_eq!(drain(&mut sender, 100, Moment(0)), []);
     sender.handle_down(Down::HelloWanted { hub_epoch: SessionId([9; 16]) }, Moment(10));
     assert_eq!(sender.take_marks(), Some(vec![]), "no mark of the old hub epoch may reclaim anything");
-    welcome(&mut sender, SessionId([9; 16]), vec![mark(TRADE, 90), mark(STOCK, 5)], 64, Moment(3_000));
+    welcome(&mut sender, SessionId([9; 16]), &[mark(TRADE, 90), mark(STOCK, 5)], 64, Moment(3_000));
     assert_eq!(drain(&mut sender, 100, Moment(3_000)), [(TRADE, SeqRange { first: Seq(91), last: Seq(100) })]);
 }
 
 #[test]
 fn what_the_hub_asks_for_and_the_agent_gave_back_is_declared_gone() {
     let mut sender = sender(vec![head(Lane::Trade, 51, 60)]);
-    welcome(&mut sender, HUB, vec![mark(TRADE, 20)], 64, Moment(0));
+    welcome(&mut sender, HUB, &[mark(TRADE, 20)], 64, Moment(0));
     let Some(Command::Hello(pages)) = sender.next_command(Moment(0)) else { panic!("no hello") };
     let gone = pages[0].epochs[0].lanes[0].gone[0];
     assert_eq!((gone.range, gone.reason), (SeqRange { first: Seq(21), last: Seq(50) }, GoneReason::Reclaimed));
@@ -136,7 +136,7 @@ fn what_the_hub_asks_for_and_the_agent_gave_back_is_declared_gone() {
 #[test]
 fn without_progress_it_sends_again_and_waits_longer_each_time() {
     let mut sender = sender(vec![head(Lane::Trade, 1, 10)]);
-    welcome(&mut sender, HUB, vec![mark(TRADE, 0)], 64, Moment(0));
+    welcome(&mut sender, HUB, &[mark(TRADE, 0)], 64, Moment(0));
     let mut now = Moment(0);
     let mut waits = vec![];
     assert_eq!(drain(&mut sender, 10, now).len(), 1);
@@ -156,7 +156,7 @@ fn without_progress_it_sends_again_and_waits_longer_each_time() {
 #[test]
 fn the_credit_bounds_what_is_in_flight_and_lapses_to_one_not_to_none() {
     let mut sender = sender(vec![head(Lane::Trade, 1, 100_000)]);
-    welcome(&mut sender, HUB, vec![mark(TRADE, 0)], 3, Moment(0));
+    welcome(&mut sender, HUB, &[mark(TRADE, 0)], 3, Moment(0));
     assert_eq!(drain(&mut sender, 100_000, Moment(0)).len(), 3);
     sender.handle_down(
         Down::Ack(Ack { session: SESSION, hub_epoch: HUB, marks: vec![mark(TRADE, 1_536)], credit: 0 }),
@@ -169,7 +169,7 @@ fn the_credit_bounds_what_is_in_flight_and_lapses_to_one_not_to_none() {
 #[test]
 fn a_batch_that_the_hub_cannot_read_is_halved_down_to_one_plain_record_and_blocks_no_other_lane() {
     let mut sender = sender(vec![head(Lane::Trade, 1, 512), head(Lane::Stock, 1, 512)]);
-    welcome(&mut sender, HUB, vec![mark(TRADE, 0), mark(STOCK, 0)], 64, Moment(0));
+    welcome(&mut sender, HUB, &[mark(TRADE, 0), mark(STOCK, 0)], 64, Moment(0));
     let mut smallest = usize::MAX;
     let mut was_plain = false;
     let mut stock_sent = false;
@@ -199,7 +199,7 @@ fn every_waiting_lane_gets_its_share() {
     let lanes = [Lane::Trade, Lane::Stock, Lane::Ops];
     let mut sender = sender(lanes.map(|lane| head(lane, 1, 1_000_000)).to_vec());
     let marks = lanes.map(|lane| mark(LaneKey { epoch: EPOCH, lane }, 0)).to_vec();
-    welcome(&mut sender, HUB, marks, 64, Moment(0));
+    welcome(&mut sender, HUB, &marks, 64, Moment(0));
     let sent = drain(&mut sender, 1_000_000, Moment(0));
     for lane in lanes {
         let share = sent.iter().filter(|(key, _)| key.lane == lane).count();
@@ -244,7 +244,7 @@ fn many_epochs_and_gaps_are_told_whole_on_several_pages() {
 #[test]
 fn a_range_that_a_person_wants_is_sent_again_below_the_mark() {
     let mut sender = sender(vec![head(Lane::Trade, 1, 100)]);
-    welcome(&mut sender, HUB, vec![mark(TRADE, 100)], 64, Moment(0));
+    welcome(&mut sender, HUB, &[mark(TRADE, 100)], 64, Moment(0));
     let range = SeqRange { first: Seq(10), last: Seq(12) };
     sender.handle_down(Down::RangeRequest { session: SESSION, key: TRADE, range }, Moment(1));
     assert_eq!(drain(&mut sender, 100, Moment(1)), [(TRADE, range)]);

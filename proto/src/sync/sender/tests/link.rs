@@ -1,5 +1,7 @@
 //! Sender and receiver against each other over a link that loses, doubles and reorders, with a hub that is restored from a backup.
 
+#![expect(clippy::cast_possible_truncation, reason = "lengths of lists that are made here")]
+
 use alloc::vec;
 
 use proptest::prelude::*;
