@@ -14,9 +14,10 @@ use counterfoil_proto::record::Prepared;
 use counterfoil_proto::time::WallTime;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::answer::{DayAnswer, ExceptionAnswer, Outcome, ReceiptAnswer, Refused, Status, StockAnswer};
+use crate::answer::{DayAnswer, ExceptionAnswer, Forecast, Outcome, ReceiptAnswer, Refused, Status, StockAnswer};
 
 mod group;
+mod judge;
 mod notes;
 mod open;
 mod owner;
@@ -38,6 +39,13 @@ pub enum Request {
         documents: Vec<Prepared>,
         /// One outcome per document.
         reply: Reply<Vec<Outcome>>,
+    },
+    /// Say what would become of documents, and append nothing.
+    Forecast {
+        /// What to judge.
+        documents: Vec<Prepared>,
+        /// One forecast per document.
+        reply: Reply<Vec<Forecast>>,
     },
     /// Stock of an item; `None` for one that no record names.
     Stock {
@@ -138,6 +146,11 @@ impl AgentHandle {
     /// Appends documents; answers after the sync. Outcomes stand in the order of the documents.
     pub async fn submit(&self, documents: Vec<Prepared>) -> Result<Vec<Outcome>, Refused> {
         self.ask(|reply| Request::Submit { documents, reply }).await
+    }
+
+    /// Says what would become of documents if they were submitted now, one after the other; appends nothing.
+    pub async fn forecast(&self, documents: Vec<Prepared>) -> Result<Vec<Forecast>, Refused> {
+        self.ask(|reply| Request::Forecast { documents, reply }).await
     }
 
     /// `None` for an item that no record names.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use counterfoil_proto::record::Flag;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,20 @@ pub struct Conflict {
     pub kept: Receipt,
     /// The exception that a person will see.
     pub exception_id: String,
+}
+
+/// What would become of a document if it were submitted now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Forecast {
+    /// It would be recorded (201), with these flags beside those that its content alone gives.
+    Recorded {
+        /// What the agent's other records give.
+        flags: Vec<Flag>,
+    },
+    /// It is recorded already (200).
+    Duplicate,
+    /// Its identity is taken by other content (409).
+    Conflict,
 }
 
 /// Why the agent did not take a request; nothing was appended, but for [`Refused::Unanswered`].

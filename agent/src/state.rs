@@ -23,6 +23,7 @@ mod exceptions;
 mod fingerprint;
 mod heads;
 pub mod limits;
+mod returns;
 mod rows;
 mod snapshot;
 mod stock;
@@ -30,14 +31,15 @@ mod store;
 mod word;
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use counterfoil_proto::id::RecordKey;
-use counterfoil_proto::record::facts::Facts;
-use counterfoil_proto::record::flag::{LATE_AFTER_CLOSE, UNKNOWN_KIND, UNREADABLE_RECORD};
+use counterfoil_proto::record::facts::{Facts, ReturnLine};
+use counterfoil_proto::record::flag::{LATE_AFTER_CLOSE, OVER_RETURN, UNKNOWN_KIND, UNREADABLE_RECORD};
 use counterfoil_proto::record::{self, Flag, Kind, Prepared, Record};
 use counterfoil_proto::time::WallTime;
+use rust_decimal::Decimal;
 use serde::Deserialize;
 
 pub use answers::StockEntry;
@@ -48,6 +50,7 @@ pub use store::{CheckpointError, Mark, SyncDoor};
 
 use dirty::Dirty;
 use exceptions::{ExceptionId, Origin};
+use returns::ReturnKey;
 use rows::{RowKey, Tables};
 use store::{Found, Store};
 
@@ -82,19 +85,29 @@ pub struct Damaged {
     pub quarantined: Option<PathBuf>,
 }
 
-/// The closes of a group of documents that are appended together: what the state will know of the earlier ones when the later
+/// The closes and returns of a group of documents that are appended together: what the state will know of the earlier ones when the later
 /// ones are judged.
 #[derive(Clone, Debug, Default)]
 pub struct Group {
     /// Day and till; without till where the whole store closed.
     closes: BTreeSet<(String, Option<String>)>,
+    given_back: BTreeMap<ReturnKey, Decimal>,
 }
 
 impl Group {
     /// Takes note of a document that is appended, neither as a duplicate nor as a conflict.
     pub fn note(&mut self, prepared: &Prepared) {
-        if let Facts::DayClose(close) = &prepared.facts {
-            self.closes.insert((close.business_day_date.clone(), close.workstation_id.clone()));
+        match &prepared.facts {
+            Facts::DayClose(close) => {
+                self.closes.insert((close.business_day_date.clone(), close.workstation_id.clone()));
+            }
+            Facts::Transaction(transaction) => {
+                for line in &transaction.returns {
+                    let sum = self.given_back.entry(ReturnKey::of(line, line.store_id.as_deref())).or_default();
+                    *sum = sum.saturating_add(line.quantity);
+                }
+            }
+            Facts::Movement(_) | Facts::None => {}
         }
     }
 
@@ -189,6 +202,9 @@ impl State {
                 for change in transaction.stock.iter().filter(|_| !conflict) {
                     tables.stock.change(change, at, dirty, &mut found);
                 }
+                for line in transaction.returns.iter().filter(|_| !conflict) {
+                    tables.returns.add(line, dirty);
+                }
             }
             Facts::Movement(movement) if !conflict => {
                 for change in &movement.changes {
@@ -231,8 +247,30 @@ impl State {
         }
     }
 
-    /// What the state has to say about a document before it is appended: that its business day is closed, at its till or in the store.
-    pub fn judge(&self, prepared: &Prepared, group: &Group) -> Vec<Flag> {
+    /// What the state has to say about a document before it is appended: that its business day is closed, at its till or in the store, and
+    /// that more is given back than the receipt that it names had sold. `store_id` is this store; `sold` says how much of a line's
+    /// item the receipt had sold, `None` where that is not known.
+    pub fn judge(
+        &self,
+        prepared: &Prepared,
+        group: &Group,
+        store_id: &str,
+        sold: &mut dyn FnMut(&ReturnLine) -> Option<Decimal>,
+    ) -> Vec<Flag> {
+        let mut flags = Vec::new();
+        if self.is_after_close(prepared, group) {
+            flags.push(Flag { code: Cow::Borrowed(LATE_AFTER_CLOSE), pointer: "/business_day_date".to_owned() });
+        }
+        if let Facts::Transaction(facts) = &prepared.facts
+            && let Some(line) = self.over_return(&facts.returns, group, store_id, sold)
+        {
+            let pointer = format!("/line_items/{}/quantity", line.index);
+            flags.push(Flag { code: Cow::Borrowed(OVER_RETURN), pointer });
+        }
+        flags
+    }
+
+    fn is_after_close(&self, prepared: &Prepared, group: &Group) -> bool {
         let tender_control: Option<TillOnly<'_>>;
         let (day, till) = match &prepared.facts {
             Facts::Transaction(facts) => (Some(facts.business_day_date.as_str()), Some(facts.workstation_id.as_str())),
@@ -243,12 +281,29 @@ impl State {
             }
             Facts::Movement(_) | Facts::DayClose(_) | Facts::None => (None, None),
         };
-        let Some(day) = day else { return Vec::new() };
-        if self.tables.days.is_closed(day, till) || group.is_closed(day, till) {
-            vec![Flag { code: Cow::Borrowed(LATE_AFTER_CLOSE), pointer: "/business_day_date".to_owned() }]
-        } else {
-            Vec::new()
-        }
+        day.is_some_and(|day| self.tables.days.is_closed(day, till) || group.is_closed(day, till))
+    }
+
+    /// The first line with which more comes back than went out.
+    fn over_return<'l>(
+        &self,
+        lines: &'l [ReturnLine],
+        group: &Group,
+        store_id: &str,
+        sold: &mut dyn FnMut(&ReturnLine) -> Option<Decimal>,
+    ) -> Option<&'l ReturnLine> {
+        let mut here: BTreeMap<ReturnKey, Decimal> = BTreeMap::new();
+        lines.iter().filter(|line| line.store_id.as_deref().is_none_or(|named| named == store_id)).find(|line| {
+            let unnamed = ReturnKey::of(line, None);
+            let before = [unnamed, ReturnKey::of(line, Some(store_id))].into_iter().map(|key| {
+                let pending = group.given_back.get(&key).copied().unwrap_or_default();
+                self.tables.returns.quantity(key).saturating_add(pending)
+            });
+            let before = before.fold(Decimal::ZERO, Decimal::saturating_add);
+            let given_back = here.entry(unnamed).or_default();
+            *given_back = given_back.saturating_add(line.quantity);
+            sold(line).is_some_and(|sold| before.saturating_add(*given_back) > sold)
+        })
     }
 
     /// Writes what changed, with the journal's position and chain that it reflects. Blocks for a sync. On an error nothing is

@@ -11,7 +11,7 @@ use counterfoil_proto::record::flag::IDENTITY_CONFLICT;
 use counterfoil_proto::record::{Envelope, Flag, Kind, Prepared, Record};
 use counterfoil_proto::time::{ClockQuality, WallTime};
 
-use super::Reply;
+use super::{Reply, judge};
 use crate::answer::{Conflict, Outcome, Receipt, Refused};
 use crate::env::Env;
 use crate::journal::{Found, Frame, IdentityKey, Journal, JournalError, Position, ReadError, StageError};
@@ -70,7 +70,7 @@ pub(super) struct Group {
     /// Records in the order of the log.
     pub(super) records: Vec<StagedRecord>,
     by_position: BTreeMap<Position, usize>,
-    closes: state::Group,
+    pub(super) pending: state::Group,
     /// Answers that rely on it.
     pub(super) waiting: Vec<(Reply<Vec<Outcome>>, Vec<Outcome>)>,
 }
@@ -81,6 +81,7 @@ pub(super) struct Stager<'a> {
     pub(super) env: &'a Env,
     pub(super) journal: &'a mut Journal,
     pub(super) state: &'a State,
+    pub(super) store_id: &'a str,
     pub(super) clock: ClockQuality,
 }
 
@@ -157,7 +158,7 @@ impl Stager<'_> {
         if conflicts_with.is_some() {
             prepared.envelope.flags.push(Flag { code: IDENTITY_CONFLICT.into(), pointer: String::new() });
         } else {
-            let judged = self.state.judge(prepared, &group.closes);
+            let judged = judge::judge(self.store_id, self.journal, self.state, group, prepared);
             prepared.envelope.flags.extend(judged);
         }
         let envelope = Envelope { conflicts_with, ..self.stamped(std::mem::take(&mut prepared.envelope)) };
@@ -171,7 +172,7 @@ impl Stager<'_> {
         match staged {
             Ok(staged) => {
                 if conflicts_with.is_none() {
-                    group.closes.note(prepared);
+                    group.pending.note(prepared);
                 }
                 let receipt = receipt(staged.key, &record.envelope, false);
                 let facts = std::mem::replace(&mut prepared.facts, Facts::None);
@@ -228,7 +229,7 @@ impl Group {
         self.records.last().map(|staged| staged.key)
     }
 
-    fn at(&self, position: Position) -> Option<&StagedRecord> {
+    pub(super) fn at(&self, position: Position) -> Option<&StagedRecord> {
         self.by_position.get(&position).and_then(|index| self.records.get(*index))
     }
 
@@ -236,7 +237,7 @@ impl Group {
     pub(super) fn folded(&mut self) {
         self.records.clear();
         self.by_position.clear();
-        self.closes = state::Group::default();
+        self.pending = state::Group::default();
     }
 
     /// Sends every answer that waited.

@@ -13,11 +13,12 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::group::{Group, Stager, StagingError, read_record, receipt};
+use super::judge;
 use super::notes::{self, Note};
 use super::open::{self, Start};
 use super::report::Reporter;
 use super::{Inbox, Reply, Request};
-use crate::answer::{ExceptionAnswer, Outcome, Progress, ReceiptAnswer, Refused};
+use crate::answer::{ExceptionAnswer, Forecast, Outcome, Progress, ReceiptAnswer, Refused};
 use crate::config::Config;
 use crate::env::Env;
 use crate::error::ExitError;
@@ -184,6 +185,7 @@ impl Owner {
                 }
                 later.push(Question::Exception { id, reply });
             }
+            Request::Forecast { documents, reply } => later.push(Question::Forecast { documents, reply }),
             Request::Stock { item_id, reply } => later.push(Question::Stock { item_id, reply }),
             Request::Receipt { identity, reply } => later.push(Question::Receipt { identity, reply }),
             Request::Day { business_day_date, reply } => later.push(Question::Day { business_day_date, reply }),
@@ -243,7 +245,8 @@ impl Owner {
 
     fn stager(&mut self) -> Stager<'_> {
         let clock = self.env.clock_quality(self.wall_newest);
-        Stager { env: &self.env, journal: &mut self.journal, state: &self.state, clock }
+        let store_id = self.reporter.store_id();
+        Stager { env: &self.env, journal: &mut self.journal, state: &self.state, store_id, clock }
     }
 
     /// Writes, syncs and folds what is staged.
@@ -450,6 +453,14 @@ impl Owner {
     fn answer(&mut self, question: Question) {
         let now = self.env.wall();
         match question {
+            Question::Forecast { documents, reply } => {
+                let store_id = self.reporter.store_id();
+                let answer = judge::forecast(store_id, &mut self.journal, &self.state, &documents).map_err(|failure| {
+                    error!(failure = %crate::error::chain(&failure), "documents could not be judged");
+                    Refused::Unanswered
+                });
+                reply.send(answer).unwrap_or_default();
+            }
             Question::Stock { item_id, reply } => reply.send(Ok(self.state.stock(&item_id))).unwrap_or_default(),
             Question::Day { business_day_date, reply } => {
                 reply.send(Ok(self.state.day(&business_day_date))).unwrap_or_default();
@@ -576,6 +587,7 @@ impl Owner {
 /// A question that is answered after the sync of its round.
 #[derive(Debug)]
 enum Question {
+    Forecast { documents: Vec<Prepared>, reply: Reply<Vec<Forecast>> },
     Stock { item_id: String, reply: Reply<Option<crate::answer::StockAnswer>> },
     Receipt { identity: String, reply: Reply<Option<ReceiptAnswer>> },
     Day { business_day_date: String, reply: Reply<crate::answer::DayAnswer> },

@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::owner::Owner;
 use super::{Inbox, Request, channel};
-use crate::answer::{Conflict, Outcome, Receipt, Refused, Status};
+use crate::answer::{Conflict, Forecast, Outcome, Receipt, Refused, Status};
 use crate::config::Config;
 use crate::env::{Env, Script};
 use crate::journal::disk::memory::{Call, Cut, Failure, MemoryDisk};
@@ -72,6 +72,24 @@ impl World {
         );
         prepare(Kind::TRANSACTION, document.as_bytes(), None, &self.config.context()).unwrap()
     }
+
+    /// A return of mugs at one euro against the sale `of`.
+    fn return_of(&self, number: u64, of: u64, quantity: u64) -> Prepared {
+        let document = format!(
+            r#"{{"workstation_id":"4","business_day_date":"2026-11-23","sequence_number":{number},"type":"return",
+            "end_date_time":"2026-11-23T11:15:40+01:00","currency_code":"EUR",
+            "line_items":[{{"line":1,"kind":"return","item_id":"mug","quantity":"-{quantity}","actual_unit_price":"1.00","extended_amount":"-{quantity}.00",
+            "transaction_link":{{"workstation_id":"3","business_day_date":"2026-11-23","sequence_number":{of}}}}}],
+            "tenders":[{{"line":1,"type":"cash","amount":"-{quantity}.00"}}],"totals":{{"gross":"-{quantity}.00"}}}}"#
+        );
+        prepare(Kind::TRANSACTION, document.as_bytes(), None, &self.config.context()).unwrap()
+    }
+}
+
+fn forecast(owner: &mut Owner, documents: Vec<Prepared>) -> Vec<Forecast> {
+    let (reply, mut answer) = oneshot::channel();
+    owner.turn(vec![Request::Forecast { documents, reply }]).unwrap();
+    answer.try_recv().unwrap().unwrap()
 }
 
 fn submit(documents: Vec<Prepared>) -> (Request, Answer) {
@@ -272,4 +290,40 @@ fn damage_is_named_and_what_it_took_is_recorded_anew() {
     assert!(text.contains("JOURNAL_DAMAGE"), "{text}");
     assert!(matches!(post(&mut owner, world.sale(3, "8.98")), Outcome::Recorded(_)), "what is lost is recorded anew");
     assert!(matches!(post(&mut owner, world.sale(4, "8.98")), Outcome::Duplicate(_)));
+}
+
+fn codes(forecast: &Forecast) -> Vec<&str> {
+    let Forecast::Recorded { flags } = forecast else { panic!("{forecast:?}") };
+    flags.iter().map(|flag| flag.code.as_ref()).collect()
+}
+
+#[test]
+fn a_return_beyond_its_receipt_is_flagged_as_it_was_forecast_and_recorded_all_the_same() {
+    let world = World::new("");
+    let mut owner = world.start();
+    post(&mut owner, world.sale(1, "1.00"));
+    let all =
+        vec![world.return_of(1, 1, 1), world.return_of(2, 1, 1), world.return_of(3, 77, 9), world.return_of(1, 1, 1)];
+    let forecasts = forecast(&mut owner, all.clone());
+    assert_eq!(codes(&forecasts[0]), [""; 0]);
+    assert_eq!(codes(&forecasts[1]), ["OVER_RETURN"], "the first one counts");
+    assert_eq!(codes(&forecasts[2]), [""; 0], "nobody knows receipt 77");
+    assert_eq!(forecasts[3], Forecast::Duplicate);
+    assert_eq!(forecast(&mut owner, vec![world.sale(1, "2.00")]), [Forecast::Conflict]);
+    assert_eq!(forecast(&mut owner, all.clone()), forecasts, "a forecast leaves nothing behind");
+    // Sold and given back in one group: the sale is staged and not synced yet.
+    let unsold = vec![world.sale(2, "1.00"), world.return_of(5, 2, 2)];
+    assert_eq!(codes(&forecast(&mut owner, unsold.clone())[1]), ["OVER_RETURN"]);
+
+    let (request, mut answer) = submit([all, unsold].concat());
+    owner.turn(vec![request]).unwrap();
+    let outcomes = answer.try_recv().unwrap().unwrap();
+    let exceptions: Vec<_> = outcomes.iter().map(|outcome| receipt(outcome).exceptions.join(" ")).collect();
+    assert_eq!(exceptions, ["", "OVER_RETURN", "", "", "", "OVER_RETURN"]);
+
+    owner.close().unwrap();
+    world.forget_state();
+    let mut owner = world.start();
+    let further = forecast(&mut owner, vec![world.return_of(6, 1, 1), world.return_of(7, 77, 1)]);
+    assert_eq!((codes(&further[0]), codes(&further[1])), (vec!["OVER_RETURN"], vec![]));
 }

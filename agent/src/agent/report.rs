@@ -30,6 +30,10 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
+    pub(super) fn store_id(&self) -> &str {
+        &self.store_id
+    }
+
     pub(super) fn new(config: &Config, started: Moment, reader: Reader) -> Self {
         Self {
             store_id: config.source.store_id.to_string(),

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::response::Response;
-use counterfoil_proto::record::flag::finding;
-use counterfoil_proto::record::{Context, Kind, Prepared, prepare};
+use counterfoil_proto::record::flag::{IDENTITY_CONFLICT, finding};
+use counterfoil_proto::record::{Context, Flag, Kind, Prepared, prepare};
 use schemars::JsonSchema;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserializer, Serialize};
@@ -21,7 +21,7 @@ use super::body::{Held, discard_unasked};
 use super::query;
 use super::reply::{self, FaultAnswer, ManyAnswer, Problem, problems};
 use super::route::{Api, Asked};
-use crate::answer::Refused;
+use crate::answer::{Forecast, Refused};
 
 /// Bodies up to this are judged on the spot: about a millisecond's work, less than handing it over and back is worth.
 const JUDGED_HERE_BYTES_MAX: usize = 32 * 1024;
@@ -87,14 +87,14 @@ pub struct ValidationAnswer {
     /// Its place in the request, where that had many.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<usize>,
-    /// Whether it would be recorded.
+    /// Whether it would be recorded, or is already.
     pub recordable: bool,
-    /// The status that a first submission would get: 201, or that of the refusal.
+    /// The status that it would get if it were submitted now: 201, 200 (recorded before), 409 (its identity is taken by other content), or
+    /// that of the refusal.
     pub status: u16,
     /// Everything for which it would be refused.
     pub faults: Vec<FaultAnswer>,
-    /// Everything it would be flagged with. What depends on other records (a closed day, an over-return) is only known when it is
-    /// recorded.
+    /// Everything it would be flagged with, by itself and by what this box has recorded.
     pub flags: Vec<FlagAnswer>,
     /// Oddities that are no exception, such as unknown fields.
     pub warnings: Vec<String>,
@@ -125,7 +125,7 @@ pub struct ManyValidations {
     pub results: Vec<ValidationAnswer>,
 }
 
-/// Judges documents and records nothing.
+/// Says what would become of documents, and records nothing.
 pub(super) async fn validate(api: &Api, asked: Asked) -> Result<Response, Problem> {
     let kind = query::parameters(&asked.uri, &["kind"]).and_then(|parameters| {
         let name = parameters.get("kind").map_or("transaction", String::as_str);
@@ -142,7 +142,22 @@ pub(super) async fn validate(api: &Api, asked: Asked) -> Result<Response, Proble
     let (documents, key, _held) = read(api, asked).await?;
     let is_one = matches!(documents, Documents::One(_));
     let judged = judge(&api.context, kind, documents, key).await?;
-    let mut results: Vec<ValidationAnswer> = judged.into_iter().map(validation).collect();
+    let documents: Vec<Prepared> = judged.iter().filter_map(|judged| judged.as_ref().ok()).cloned().collect();
+    let forecasts = if documents.is_empty() { Ok(Vec::new()) } else { api.agent.forecast(documents).await };
+    let mut forecasts = match forecasts {
+        Ok(forecasts) => forecasts.into_iter(),
+        Err(refused) => return Ok(reply::refused(&refused)),
+    };
+    let mut results: Vec<ValidationAnswer> = Vec::with_capacity(judged.len());
+    for judged in judged {
+        results.push(match judged {
+            Ok(prepared) => match forecasts.next() {
+                Some(forecast) => expected(prepared, forecast),
+                None => return Err(problems::FAULT_OF_OURS.detail("The document has no forecast")),
+            },
+            Err(problem) => refusal(problem),
+        });
+    }
     match results.pop() {
         Some(one) if is_one => Ok(reply::json(StatusCode::OK, &one)),
         last => {
@@ -155,30 +170,43 @@ pub(super) async fn validate(api: &Api, asked: Asked) -> Result<Response, Proble
     }
 }
 
-fn validation(judged: Judged) -> ValidationAnswer {
-    match judged {
-        Ok(prepared) => ValidationAnswer {
-            index: None,
-            recordable: true,
-            status: 201,
-            faults: Vec::new(),
-            flags: prepared.envelope.flags.iter().map(flag_answer).collect(),
-            warnings: prepared.warnings,
-            digest: Some(prepared.envelope.content_digest.to_string()),
-        },
-        Err(problem) => ValidationAnswer {
-            index: None,
-            recordable: false,
-            status: problem.status,
-            faults: problem.faults,
-            flags: Vec::new(),
-            warnings: Vec::new(),
-            digest: None,
-        },
+fn expected(prepared: Prepared, forecast: Forecast) -> ValidationAnswer {
+    let mut flags = prepared.envelope.flags;
+    let status = match forecast {
+        Forecast::Recorded { flags: more } => {
+            flags.extend(more);
+            StatusCode::CREATED
+        }
+        Forecast::Duplicate => StatusCode::OK,
+        Forecast::Conflict => {
+            flags.push(Flag { code: IDENTITY_CONFLICT.into(), pointer: String::new() });
+            StatusCode::CONFLICT
+        }
+    };
+    ValidationAnswer {
+        index: None,
+        recordable: true,
+        status: status.as_u16(),
+        faults: Vec::new(),
+        flags: flags.iter().map(flag_answer).collect(),
+        warnings: prepared.warnings,
+        digest: Some(prepared.envelope.content_digest.to_string()),
     }
 }
 
-fn flag_answer(flag: &counterfoil_proto::record::Flag) -> FlagAnswer {
+fn refusal(problem: Problem) -> ValidationAnswer {
+    ValidationAnswer {
+        index: None,
+        recordable: false,
+        status: problem.status,
+        faults: problem.faults,
+        flags: Vec::new(),
+        warnings: Vec::new(),
+        digest: None,
+    }
+}
+
+fn flag_answer(flag: &Flag) -> FlagAnswer {
     let known = finding(&flag.code);
     FlagAnswer {
         code: flag.code.clone().into_owned(),

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use counterfoil_proto::id::StoreId;
-use counterfoil_proto::record::Prepared;
+use counterfoil_proto::record::flag::LATE_AFTER_CLOSE;
+use counterfoil_proto::record::{Flag, Prepared};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -16,8 +17,8 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::agent::{Inbox, Refusals, Request as Asked, channel};
 use crate::answer::{
-    Conflict, DayAnswer, ExceptionAnswer, Outcome, Progress, Receipt, ReceiptAnswer, Refused, Status, StockAnswer,
-    StockQuantity,
+    Conflict, DayAnswer, ExceptionAnswer, Forecast, Outcome, Progress, Receipt, ReceiptAnswer, Refused, Status,
+    StockAnswer, StockQuantity,
 };
 
 mod bounds;
@@ -99,6 +100,9 @@ impl Owner {
             Asked::Submit { documents, reply } => {
                 drop(reply.send(Ok(documents.iter().map(|document| self.record(document)).collect())));
             }
+            Asked::Forecast { documents, reply } => {
+                drop(reply.send(Ok(documents.iter().map(|document| self.forecast(document)).collect())));
+            }
             Asked::Stock { item_id, reply } => drop(reply.send(Ok((item_id == "85123A/x").then(|| stock_of(item_id))))),
             Asked::Receipt { identity, reply } => {
                 let receipt = self.known.get(&identity).cloned();
@@ -128,6 +132,16 @@ impl Owner {
             | Asked::Damaged { .. }
             | Asked::Outage { .. }
             | Asked::Tick => unreachable!("the ingress does not ask that"),
+        }
+    }
+
+    /// As `record` would, and every other document is late.
+    fn forecast(&self, document: &Prepared) -> Forecast {
+        let identity = document.envelope.identity.clone().unwrap_or_default();
+        match self.known.get(&identity) {
+            Some(known) if known.digest == document.envelope.content_digest.to_string() => Forecast::Duplicate,
+            Some(_) => Forecast::Conflict,
+            None => Forecast::Recorded { flags: vec![Flag { code: LATE_AFTER_CLOSE.into(), pointer: "/x".into() }] },
         }
     }
 

@@ -57,6 +57,10 @@ pub const NAME_BYTES_MAX: usize = 4 * counterfoil_proto::limits::IDENTIFIER_CHAR
 /// one is treated as beyond the limit of its table.
 pub const WORD_BYTES_MAX: usize = 64;
 
+/// Receipts' items of which something was given back, about 2 MB: what a further return is judged by. Beyond it the one whose last
+/// return is longest ago is forgotten, and a further return of it is judged by the receipt alone.
+pub const RETURNS_MAX: usize = 20_000;
+
 /// Epochs whose lane heads are remembered, so that a record is folded once even when it is met again. A replay may begin with a segment
 /// that is folded already, and a box that restarts over and over puts an epoch every kilobyte into it: as many as a segment of
 /// 16 MiB can hold. Beyond it the epoch that was live longest ago goes.

@@ -13,6 +13,7 @@ use super::date::Date;
 use super::days::{Close, Day, DayGone, Days, Till};
 use super::exceptions::{Exception, ExceptionId, Exceptions};
 use super::heads::{Head, Heads};
+use super::returns::{GivenBack, ReturnKey, Returns};
 use super::stock::{Item, Stock};
 
 /// The version of keys and values. A change of any of them raises it, and then reads the old one still.
@@ -40,6 +41,7 @@ pub(super) struct Tables {
     pub(super) counters: Counters,
     pub(super) stock: Stock,
     pub(super) days: Days,
+    pub(super) returns: Returns,
     pub(super) exceptions: Exceptions,
 }
 
@@ -62,6 +64,7 @@ pub(super) enum RowKey<'a> {
     DayGone(Date),
     Exception(ExceptionId),
     Epoch(Epoch),
+    Return(ReturnKey),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -96,6 +99,7 @@ const CLOSE: u8 = 4;
 const DAY_GONE: u8 = 5;
 const EXCEPTION: u8 = 6;
 const EPOCH: u8 = 7;
+const RETURN: u8 = 8;
 
 impl<'a> RowKey<'a> {
     pub(super) fn to_bytes(self) -> Vec<u8> {
@@ -134,6 +138,10 @@ impl<'a> RowKey<'a> {
                 bytes.push(EPOCH);
                 bytes.extend_from_slice(&epoch.0);
             }
+            Self::Return(key) => {
+                bytes.push(RETURN);
+                bytes.extend_from_slice(&key.0);
+            }
         }
         bytes
     }
@@ -160,6 +168,7 @@ impl<'a> RowKey<'a> {
             DAY_GONE => Self::DayGone(date(rest)?),
             EXCEPTION => Self::Exception(ExceptionId(u64::from_be_bytes(rest.try_into().ok()?))),
             EPOCH => Self::Epoch(Epoch(rest.try_into().ok()?)),
+            RETURN => Self::Return(ReturnKey(rest.try_into().ok()?)),
             _ => return None,
         })
     }
@@ -174,6 +183,7 @@ impl<'a> RowKey<'a> {
             Self::DayGone(_) => DAY_GONE,
             Self::Exception(_) => EXCEPTION,
             Self::Epoch(_) => EPOCH,
+            Self::Return(_) => RETURN,
         }
     }
 }
@@ -202,6 +212,7 @@ impl Tables {
             RowKey::DayGone(date) => self.days.gone.get(&date).map(encode),
             RowKey::Exception(id) => self.exceptions.all.get(&id).map(encode),
             RowKey::Epoch(epoch) => self.heads.epochs.get(&epoch).map(encode),
+            RowKey::Return(key) => self.returns.kept.get(&key).map(encode),
         }
     }
 
@@ -221,6 +232,7 @@ impl Tables {
             .flat_map(|(date, day)| (0..).zip(&day.closes).map(|(index, _)| RowKey::Close { date: *date, index }));
         let gone = self.days.gone.keys().map(|date| RowKey::DayGone(*date));
         let epochs = self.heads.epochs.keys().map(|epoch| RowKey::Epoch(*epoch));
+        let returns = self.returns.kept.keys().map(|key| RowKey::Return(*key));
         let exceptions = self.exceptions.all.keys().map(|id| RowKey::Exception(*id));
         std::iter::once(RowKey::Meta)
             .chain(items)
@@ -230,6 +242,7 @@ impl Tables {
             .chain(gone)
             .chain(exceptions)
             .chain(epochs)
+            .chain(returns)
     }
 
     /// Every row, key and value.
@@ -292,6 +305,10 @@ impl Loader {
             RowKey::Epoch(epoch) => {
                 let head: Head = decode(tag, value)?;
                 self.tables.heads.load(epoch, head)
+            }
+            RowKey::Return(key) => {
+                let given_back: GivenBack = decode(tag, value)?;
+                self.tables.returns.load(key, given_back)
             }
         };
         if placed { Ok(()) } else { Err(RowError::Misplaced(tag)) }

@@ -4,6 +4,7 @@ mod fixture;
 mod fold;
 mod limits;
 mod properties;
+mod returns;
 mod snapshot;
 mod store;
 
@@ -11,8 +12,8 @@ use std::str::FromStr;
 
 use counterfoil_proto::id::{Epoch, Lane, RecordKey, Seq};
 use counterfoil_proto::record::facts::{
-    DayCloseFacts, DeclaredTotals, Facts, MovementFacts, StockChange, StockCount, TaxSum, TenderSum, TransactionFacts,
-    TransactionStatus, TransactionType,
+    DayCloseFacts, DeclaredTotals, Facts, MovementFacts, ReturnLine, StockChange, StockCount, TaxSum, TenderSum,
+    TransactionFacts, TransactionStatus, TransactionType,
 };
 use counterfoil_proto::record::{Envelope, Flag, Kind, Prepared, Record};
 use counterfoil_proto::time::WallTime;
@@ -115,6 +116,7 @@ pub(super) fn sale_facts(till: &str, sequence_number: u64, gross: i64) -> Transa
             TenderSum { tender_type: "change".to_owned(), amount: -100 },
         ],
         stock: vec![change("mug", "EA", "-2")],
+        returns: Vec::new(),
         ended_at: NOW,
     }
 }

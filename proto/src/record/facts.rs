@@ -85,6 +85,23 @@ pub struct TenderSum {
     pub amount: i64,
 }
 
+/// A line that gives goods back against a receipt that it names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReturnLine {
+    /// Place of the line in the document, from 0.
+    pub index: usize,
+    /// The store of the receipt, as written; `None` for this one.
+    pub store_id: Option<String>,
+    /// The receipt's identity in its store, as `identity_of_transaction` or `identity_of_document` make it.
+    pub identity: String,
+    /// The item.
+    pub item_id: String,
+    /// UN/ECE Rec 20 unit; `EA` where the document has none.
+    pub unit: String,
+    /// What is given back; above zero.
+    pub quantity: Decimal,
+}
+
 /// The effects of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransactionFacts {
@@ -116,6 +133,8 @@ pub struct TransactionFacts {
     pub tenders: Vec<TenderSum>,
     /// What it moves on the shelf; empty where it must not (training, suspended, canceled, no sale).
     pub stock: Vec<StockChange>,
+    /// What it gives back against receipts that it names; empty where [`Self::stock`] must be, and for a void.
+    pub returns: Vec<ReturnLine>,
     /// When it ended, UTC.
     pub ended_at: WallTime,
 }
@@ -211,6 +230,14 @@ pub fn facts(kind: Kind, envelope: &Envelope, document: &[u8]) -> Result<Facts, 
         return Err(FactsError::Unreadable);
     }
     read(kind, Fields(&root), envelope, &mut |_| ())
+}
+
+/// How much of an item a stored transaction had sold, for returns that name it: voided lines are in no sum, and a transaction that
+/// does not count (training, suspended, canceled, void) had sold nothing. `None` where the item is on it in other units only, which
+/// cannot be compared.
+pub fn sold_quantity(document: &[u8], item_id: &str, unit: &str) -> Result<Option<Decimal>, FactsError> {
+    let root = json::parse(document).map_err(|_| FactsError::Unreadable)?;
+    Transaction::read(Fields(&root)).map(|transaction| transaction.sold_quantity(item_id, unit))
 }
 
 /// A document's typed form, shown to whoever judges it before the facts are drawn from it.

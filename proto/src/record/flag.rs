@@ -55,8 +55,6 @@ pub const NEGATIVE_PRICE: &str = "NEGATIVE_PRICE";
 pub const UNIT_UNKNOWN: &str = "UNIT_UNKNOWN";
 /// More was returned than had been sold on the receipt that the return names.
 pub const OVER_RETURN: &str = "OVER_RETURN";
-/// This belongs to a business day that this till had already closed.
-pub const DAY_CLOSED: &str = "DAY_CLOSED";
 /// This came after the totals of its day had been closed; the day has to be judged again.
 pub const LATE_AFTER_CLOSE: &str = "LATE_AFTER_CLOSE";
 /// The till sent two different receipts under one number; both are kept, the first one counts.
@@ -120,7 +118,6 @@ pub const FINDINGS: &[Finding] = &[
         "store_finance",
         "More was returned than had been sold on the receipt that the return names.",
     ),
-    business(DAY_CLOSED, "store_finance", "This belongs to a business day that this till had already closed."),
     business(
         LATE_AFTER_CLOSE,
         "store_finance",

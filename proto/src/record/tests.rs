@@ -6,6 +6,7 @@ mod movements;
 mod published;
 mod refusing;
 mod replay;
+mod returns;
 mod transactions;
 
 use alloc::string::{String, ToString};
@@ -13,6 +14,7 @@ use alloc::vec::Vec;
 
 use jiff::civil;
 use jiff::tz::TimeZone;
+use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
 use super::*;

@@ -6,6 +6,7 @@ use super::schema::{Field, Need, SERIAL_NUMBERS_MAX, Table, Type, identity, opti
 use crate::limits::{LINE_ITEMS_MAX, TENDERS_MAX};
 
 pub(crate) mod fold;
+mod returns;
 mod rules;
 
 /// Modifiers of one line; more are refused.

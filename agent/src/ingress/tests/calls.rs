@@ -87,12 +87,13 @@ async fn the_key_of_a_single_document_is_its_document_id() {
 
 #[tokio::test]
 async fn validation_lists_faults_and_flags_and_records_nothing() {
-    let mut served = serve(config()).await;
+    let served = serve_with_owner(config()).await;
     let good = served.post("/v1/validate", &sale(1)).await;
     assert_eq!(good.status, 200, "{good:?}");
     let good = good.json();
     assert_eq!((&good["recordable"], &good["status"]), (&true.into(), &201.into()));
     assert_eq!(good["digest"].as_str().unwrap().len(), 64);
+    assert_eq!(good["flags"][0]["code"], "LATE_AFTER_CLOSE", "the owner was asked: {good}");
     let flagged = sale(1).replace("\"gross\":\"8.98\"", "\"gross\":\"7.98\",\"odd\":1");
     let flagged = served.post("/v1/validate?kind=transaction", &flagged).await.json();
     assert_eq!(flagged["recordable"], true);
@@ -109,7 +110,15 @@ async fn validation_lists_faults_and_flags_and_records_nothing() {
     for query in ["kind=epoch_start", "kind=x", "kid=transaction", "kind=transaction&kind=day_close", "kind=%ff"] {
         served.post(&format!("/v1/validate?{query}"), &sale(1)).await.is_problem(400, "bad-request");
     }
-    assert!(served.inbox.as_mut().unwrap().requests.try_recv().is_err(), "nothing reached the owner");
+    let known = served.post("/v1/transactions", &sale(1)).await;
+    assert_eq!((known.status, &known.json()["seq"]), (201, &1.into()), "nothing had been recorded");
+    let again = served.post("/v1/validate", &sale(1)).await.json();
+    assert_eq!(
+        (&again["recordable"], &again["status"], &again["flags"]),
+        (&true.into(), &200.into(), &Value::Array(vec![]))
+    );
+    let other = served.post("/v1/validate", &sale(1).replace("8.98", "7.98")).await.json();
+    assert_eq!((&other["status"], other["flags"].to_string().contains("IDENTITY_CONFLICT")), (&409.into(), true));
 }
 
 #[tokio::test]

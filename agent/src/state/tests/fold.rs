@@ -244,7 +244,7 @@ fn records_that_cannot_be_read_are_counted_and_named() {
 }
 
 fn late(state: &State, appended: (Record, Facts), group: &Group) -> bool {
-    let flags = state.judge(&prepared(appended), group);
+    let flags = state.judge(&prepared(appended), group, "0042", &mut |_| None);
     assert!(flags.iter().all(|flag| flag.code == flag::LATE_AFTER_CLOSE && flag.pointer == "/business_day_date"));
     !flags.is_empty()
 }

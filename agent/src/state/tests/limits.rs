@@ -35,7 +35,7 @@ fn the_day_that_was_touched_longest_ago_goes_and_stays_gone() {
     assert!(codes(&state).is_empty());
 
     assert!(
-        !state.judge(&prepared(sale_on("2026-01-01", 5)), &Group::default()).is_empty(),
+        !state.judge(&prepared(sale_on("2026-01-01", 5)), &Group::default(), "0042", &mut |_| None).is_empty(),
         "that it was closed is remembered"
     );
     journal.append(sale_on("2026-01-01", 5));

@@ -41,6 +41,7 @@ pub(super) struct Line<'n> {
     /// Their sum, where there are any.
     pub(super) modifiers: Option<i64>,
     pub(super) takes_with: bool,
+    pub(super) link: Option<Fields<'n>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +85,7 @@ pub(crate) struct Transaction<'n> {
     pub(super) gross: i64,
     pub(super) net: Option<i64>,
     pub(super) tax: Option<i64>,
+    pub(super) link: Option<Fields<'n>>,
 }
 
 impl<'n> Transaction<'n> {
@@ -111,6 +113,7 @@ impl<'n> Transaction<'n> {
             gross: totals.required_amount("gross", currency)?,
             net: totals.amount("net", currency)?,
             tax: totals.amount("tax", currency)?,
+            link: fields.object("transaction_link"),
         })
     }
 
@@ -144,6 +147,7 @@ impl<'n> Transaction<'n> {
             taxes: taxes.collect(),
             tenders: self.tender_sums(),
             stock: if self.counts() { self.lines.iter().filter_map(Line::stock_change).collect() } else { Vec::new() },
+            returns: self.returns(),
             ended_at: envelope.occurred_at.ok_or(FactsError::Field { field: "end_date_time" })?,
         })
     }
@@ -214,6 +218,7 @@ impl<'n> Line<'n> {
             extended_amount: fields.required_amount("extended_amount", currency)?,
             modifiers,
             takes_with: fulfillment.is_none_or(|how| how == TAKE_WITH),
+            link: fields.object("transaction_link"),
         })
     }
 

@@ -1,0 +1,101 @@
+//! What the agent finds in a document beside what stands in it: whether its identity is taken, its day closed, its returns covered by
+//! the receipts that they name.
+//!
+//! Invariant: a forecast and the real thing judge by the same code. A receipt that cannot be found (another store's or box's, or older
+//! than what the journal retains) judges nothing: absence is no finding.
+
+use std::collections::BTreeMap;
+
+use counterfoil_proto::record::facts::{ReturnLine, sold_quantity};
+use counterfoil_proto::record::{Flag, Kind, Prepared};
+use rust_decimal::Decimal;
+use tracing::warn;
+
+use super::group::{Group, StagingError, read_record};
+use crate::answer::Forecast;
+use crate::journal::{Found, IdentityKey, Journal};
+use crate::state::{self, State};
+
+/// Judges a document that is about to be staged in `group`.
+pub(super) fn judge(
+    store_id: &str,
+    journal: &mut Journal,
+    state: &State,
+    group: &Group,
+    prepared: &Prepared,
+) -> Vec<Flag> {
+    let mut sold = |line: &ReturnLine| {
+        let (kind, document) = match journal.find(IdentityKey::of(&line.identity)).ok()? {
+            Found::Nothing => return None,
+            Found::Pending(position) => {
+                let staged = group.at(position)?;
+                (staged.record.kind, staged.record.document.clone())
+            }
+            Found::Synced(position) => {
+                let (_, record) = read_record(journal, position)
+                    .inspect_err(|failure| warn!(%failure, "a receipt could not be read; a return is not judged by it"))
+                    .ok()??;
+                (record.kind, record.document)
+            }
+        };
+        sold_by(kind, &document, line)
+    };
+    state.judge(prepared, &group.pending, store_id, &mut sold)
+}
+
+/// What would become of each document if they were submitted now, one after the other. Records nothing.
+pub(super) fn forecast(
+    store_id: &str,
+    journal: &mut Journal,
+    state: &State,
+    documents: &[Prepared],
+) -> Result<Vec<Forecast>, StagingError> {
+    let mut pending = state::Group::default();
+    let mut earlier: BTreeMap<IdentityKey, &Prepared> = BTreeMap::new();
+    let mut forecasts = Vec::with_capacity(documents.len());
+    for prepared in documents {
+        if let Some(identity) = prepared.envelope.identity.as_deref() {
+            let key = IdentityKey::of(identity);
+            let first = match earlier.get(&key) {
+                Some(earlier) => Some(earlier.envelope.content_digest),
+                None => match journal.find(key)? {
+                    Found::Nothing => None,
+                    Found::Pending(position) | Found::Synced(position) => {
+                        read_record(journal, position)?.map(|(_, record)| record.envelope.content_digest)
+                    }
+                },
+            };
+            if let Some(first) = first {
+                let is_same = first == prepared.envelope.content_digest;
+                forecasts.push(if is_same { Forecast::Duplicate } else { Forecast::Conflict });
+                continue;
+            }
+        }
+        let mut sold = |line: &ReturnLine| {
+            let key = IdentityKey::of(&line.identity);
+            if let Some(earlier) = earlier.get(&key) {
+                return sold_by(earlier.kind, &earlier.document, line);
+            }
+            match journal.find(key).ok()? {
+                Found::Nothing => None,
+                Found::Pending(position) | Found::Synced(position) => {
+                    let (_, record) = read_record(journal, position).ok()??;
+                    sold_by(record.kind, &record.document, line)
+                }
+            }
+        };
+        let flags = state.judge(prepared, &pending, store_id, &mut sold);
+        forecasts.push(Forecast::Recorded { flags });
+        pending.note(prepared);
+        earlier.extend(IdentityKey::of_envelope(&prepared.envelope).into_iter().map(|key| (key, prepared)));
+    }
+    Ok(forecasts)
+}
+
+/// A document of another kind had sold nothing.
+fn sold_by(kind: Kind, document: &[u8], line: &ReturnLine) -> Option<Decimal> {
+    if kind != Kind::TRANSACTION {
+        return Some(Decimal::ZERO);
+    }
+    sold_quantity(document, &line.item_id, &line.unit).ok()?
+}
