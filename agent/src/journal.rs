@@ -62,7 +62,8 @@
 //! damaged or do not fit the file. P is the greatest of: `group` of all whole frames, the place of a closing mark, `proven`. Bad bytes before P
 //! are rot: quarantined, replaced by a hole, their records gone. Behind P is the last group, of which nobody knows whether it was synced:
 //! it is kept up to its first missing record; the rest is cut and reported. Unless all is proven, what counts is then copied, at the same offsets,
-//! into a fresh file of the same number (`proven` = its end) that is synced and takes the name. So positions never change, a restart loop
+//! into a fresh file of the same number (`proven` = its end) that is synced and takes the name. The directories are synced before anything is
+//! served, for the process before may have died between a name and its sync. So positions never change, a restart loop
 //! stays within one segment, and what the page cache alone had is on the medium before it is served.
 //!
 //! # Threads

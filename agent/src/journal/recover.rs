@@ -80,6 +80,7 @@ pub(super) fn open(
     config.check().map_err(|rule| OpenError::Config { rule })?;
     let lock = take_lock(disk.as_ref())?;
     let files = survey(disk.as_ref()).map_err(failed("list the journal's files"))?;
+    sync_names(disk.as_ref()).map_err(failed("sync the journal's directories"))?;
     let (cursor, damaged_cursors) = Cursor::load(disk.as_ref()).map_err(failed("read the cursor"))?;
     let mut recovery = Recovery {
         disk,
@@ -134,6 +135,13 @@ fn survey(disk: &dyn Disk) -> io::Result<Files> {
         }
     }
     Ok(files)
+}
+
+/// The process before may have died between giving a file its name and syncing the directory. What is taken over, and what will be
+/// appended to it, must not lose that name with the power.
+fn sync_names(disk: &dyn Disk) -> io::Result<()> {
+    disk.sync_dir("")?;
+    disk.sync_dir(DIR)
 }
 
 /// What became of the binding file.
