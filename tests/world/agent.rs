@@ -159,6 +159,11 @@ impl Agent {
         self.directory.join("agent.toml")
     }
 
+    /// Its process id; `None` while it is down.
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// The running process.
     pub fn process(&mut self) -> Option<&mut Process> {
         self.process.as_mut()

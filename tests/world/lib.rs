@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod bin;
 pub mod broker;
+pub mod checkout;
 pub mod compare;
 pub mod golden;
 pub mod http;
@@ -16,6 +17,7 @@ pub mod ledger;
 pub mod needs;
 pub mod pki;
 pub mod postgres;
+pub mod power;
 pub mod process;
 pub mod random;
 pub mod receipts;

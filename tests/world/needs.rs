@@ -22,11 +22,24 @@ pub struct Need {
 pub const MOSQUITTO: Need = Need { program: "mosquitto", package: "mosquitto", places: &["/usr/sbin"] };
 /// What shows the system calls of a process.
 pub const STRACE: Need = Need { program: "strace", package: "strace", places: &["/usr/bin"] };
+/// What makes a file system.
+pub const MKFS_EXT4: Need = Need { program: "mkfs.ext4", package: "e2fsprogs", places: SYSTEM_PLACES };
+/// What puts a file below a block device.
+pub const LOSETUP: Need = Need { program: "losetup", package: "mount", places: SYSTEM_PLACES };
+/// What mounts a file system.
+pub const MOUNT: Need = Need { program: "mount", package: "mount", places: SYSTEM_PLACES };
+/// What unmounts it.
+pub const UMOUNT: Need = Need { program: "umount", package: "mount", places: SYSTEM_PLACES };
+/// What makes a device file.
+pub const MKNOD: Need = Need { program: "mknod", package: "coreutils", places: SYSTEM_PLACES };
+/// What makes a whole file system durable.
+pub const SYNC: Need = Need { program: "sync", package: "coreutils", places: SYSTEM_PLACES };
 /// The database server.
 pub const POSTGRES: Need = Need { program: "postgres", package: "postgresql", places: POSTGRES_PLACES };
 /// What creates a database cluster.
 pub const INITDB: Need = Need { program: "initdb", package: "postgresql", places: POSTGRES_PLACES };
 
+const SYSTEM_PLACES: &[&str] = &["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 const POSTGRES_PLACES: &[&str] = &["/usr/lib/postgresql/*/bin"];
 
 impl Need {
@@ -41,11 +54,17 @@ impl Need {
         })
     }
 
+    /// What it is called.
+    pub const fn program(self) -> &'static str {
+        self.program
+    }
+
     fn command(self) -> String {
         format!("apt-get install --no-install-recommends --yes {}", self.package)
     }
 
-    fn find(self) -> Option<PathBuf> {
+    /// Where the program is; `None` where it is not.
+    pub fn find(self) -> Option<PathBuf> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let places = self.places.iter().flat_map(|place| expand(place));
         std::env::split_paths(&path).chain(places).map(|place| place.join(self.program)).find(|file| file.is_file())

@@ -2,15 +2,24 @@
 //!
 //! Invariant: no child outlives its [`Process`]. Output is never a pipe, so a child that talks a lot never waits for a reader.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait::Deadline;
+
+/// Ports below are for the machine's own services.
+const PORT_MIN: u16 = 10_000;
+/// Where the ports that the kernel gives away begin when it does not say, or leaves too few below.
+const PORTS_USUAL: u16 = 32_768;
+const PORTS_AT_LEAST: u16 = 5_000;
+const TRIES: usize = 1_000;
 
 /// A running child.
 #[derive(Debug)]
@@ -60,10 +69,7 @@ impl Process {
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        if let Some(pid) = i32::try_from(self.id()).ok().and_then(Pid::from_raw) {
-            // A child that has just ended is not yet waited for, so its id cannot be another's.
-            let _ended_already = kill_process(pid, signal).is_err();
-        }
+        send(self.id(), signal);
     }
 
     /// SIGKILL, and waits until it is gone.
@@ -138,17 +144,39 @@ impl Drop for Process {
     }
 }
 
+/// Sends a signal to a child of ours that is not yet waited for, so that its id cannot be another's.
+pub fn send(id: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) {
+        let _ended_already = kill_process(pid, signal).is_err();
+    }
+}
+
 /// The end of an output, as much as helps.
 pub fn tail(output: &str) -> String {
     let lines: Vec<&str> = output.lines().collect();
     lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n")
 }
 
-/// A loopback port that nobody listens on. It stays free unless somebody else asks for just this one, so whoever starts a server on it
-/// waits for *its* readiness.
+/// A loopback port that nobody listens on, and that no connection takes meanwhile: it lies below the ports that the kernel gives away, so that a
+/// server that is down for a moment finds its port free when it comes back, however many clients knock. Each call of a process gives another.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a loopback port");
-    listener.local_addr().expect("the address of a bound socket").port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let first_given_away = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
+        .ok()
+        .and_then(|range| range.split_whitespace().next()?.parse::<u16>().ok())
+        .filter(|first| *first > PORT_MIN + PORTS_AT_LEAST)
+        .unwrap_or(PORTS_USUAL);
+    for _ in 0..TRIES {
+        let mut draw = [0; 8];
+        getrandom::fill(&mut draw).expect("randomness of the system");
+        let port = u64::from_le_bytes(draw) % u64::from(first_given_away - PORT_MIN) + u64::from(PORT_MIN);
+        let port = u16::try_from(port).expect("below the first port that is given away");
+        let is_new = GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port);
+        if is_new && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("None of {TRIES} ports between {PORT_MIN} and {first_given_away} is free")
 }
 
 /// A file of the world, written whole.
