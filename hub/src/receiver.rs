@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use counterfoil_proto::codec::{self, CodecError};
 use counterfoil_proto::id::{LaneKey, Seq, SessionId, Source};
