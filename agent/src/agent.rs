@@ -25,7 +25,7 @@ mod owner;
 mod owner_tests;
 mod report;
 
-pub use owner::{Owner, PositionsSnapshot};
+pub use owner::{Ground, Owner, PositionsSnapshot};
 
 /// Where the owner puts the answer to one request.
 pub type Reply<T> = oneshot::Sender<Result<T, Refused>>;

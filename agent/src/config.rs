@@ -171,7 +171,16 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let text =
             std::fs::read_to_string(file).map_err(|source| ConfigError::File { file: file.to_owned(), source })?;
-        let written = Written::read(file, &text, environment, &keys::SCHEMA).map_err(ConfigError::Faults)?;
+        Self::of_text(file, &text, environment)
+    }
+
+    /// Checks the text of a file, with `environment` over it.
+    pub fn of_text(
+        file: &Path,
+        text: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let written = Written::read(file, text, environment, &keys::SCHEMA).map_err(ConfigError::Faults)?;
         let directory = std::path::absolute(file).ok().and_then(|path| path.parent().map(Path::to_owned));
         let mut check = Check { file, directory: directory.unwrap_or_default(), written: &written, faults: Vec::new() };
         let checked = check.all();

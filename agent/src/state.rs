@@ -25,6 +25,7 @@ mod heads;
 pub mod limits;
 mod returns;
 mod rows;
+mod shelf;
 mod snapshot;
 mod stock;
 mod store;
@@ -45,6 +46,7 @@ use serde::Deserialize;
 pub use answers::StockEntry;
 pub use exceptions::exception_id;
 pub use rows::{Counters, RowError};
+pub use shelf::Shelf;
 pub use snapshot::{PartHeader, RestoreError, read_part};
 pub use store::{CheckpointError, Mark, SyncDoor};
 
@@ -59,10 +61,28 @@ use store::{Found, Store};
 pub struct State {
     tables: Tables,
     dirty: Dirty,
-    /// `None` where the state is held in memory only.
-    store: Option<Store>,
+    store: Place,
     /// What the store has for certain: the last checkpoint of this run, or the one that was opened.
     checkpointed: Option<Mark>,
+}
+
+/// Where checkpoints go.
+#[derive(Debug)]
+enum Place {
+    Nowhere,
+    Disk(Store),
+    Shelf(Shelf),
+}
+
+#[cfg(test)]
+impl Place {
+    /// The store on the disk, for tests that hurt it.
+    fn as_mut(&mut self) -> Option<&mut Store> {
+        match self {
+            Self::Disk(store) => Some(store),
+            Self::Nowhere | Self::Shelf(_) => None,
+        }
+    }
 }
 
 /// What opening found.
@@ -156,12 +176,19 @@ impl State {
             }
         };
         let dirty = if mark.is_some() { Dirty::none() } else { Dirty::All };
-        Opened { state: Self { tables, dirty, store: Some(store), checkpointed: mark }, mark, damaged }
+        Opened { state: Self { tables, dirty, store: Place::Disk(store), checkpointed: mark }, mark, damaged }
+    }
+
+    /// The same from a shelf.
+    pub fn on_shelf(shelf: Shelf) -> Opened {
+        let (tables, mark) = shelf.take().map_or_else(Default::default, |(tables, mark)| (tables, Some(mark)));
+        let dirty = if mark.is_some() { Dirty::none() } else { Dirty::All };
+        Opened { state: Self { tables, dirty, store: Place::Shelf(shelf), checkpointed: mark }, mark, damaged: None }
     }
 
     /// An empty state without a store.
     pub fn in_memory() -> Self {
-        Self { tables: Tables::default(), dirty: Dirty::All, store: None, checkpointed: None }
+        Self { tables: Tables::default(), dirty: Dirty::All, store: Place::Nowhere, checkpointed: None }
     }
 
     /// Forgets what was opened, because it does not agree with the journal, and moves the store to `quarantine_dir`; then restore a
@@ -170,7 +197,10 @@ impl State {
         self.tables = Tables::default();
         self.dirty = Dirty::All;
         self.checkpointed = None;
-        self.store.as_mut().and_then(|store| store.quarantine(quarantine_dir))
+        match &mut self.store {
+            Place::Disk(store) => store.quarantine(quarantine_dir),
+            Place::Nowhere | Place::Shelf(_) => None,
+        }
     }
 
     /// Folds a synced record in. A record that is folded already changes nothing.
@@ -313,15 +343,19 @@ impl State {
         if self.checkpointed == Some(mark) && self.dirty.is_clean() {
             return Ok(());
         }
-        let store = self.store.as_mut().ok_or(CheckpointError::InMemory)?;
         let tables = &self.tables;
-        let written = match &self.dirty {
-            Dirty::Rows(keys) if !store.needs_all() => {
+        let written = match (&mut self.store, &self.dirty) {
+            (Place::Nowhere, _) => return Err(CheckpointError::InMemory),
+            (Place::Shelf(shelf), _) => {
+                shelf.put(tables, mark);
+                Ok(())
+            }
+            (Place::Disk(store), Dirty::Rows(keys)) if !store.needs_all() => {
                 let changes =
                     keys.iter().map(|key| (key.clone(), RowKey::parse(key).and_then(|row| tables.value(&row))));
                 store.write(changes, mark)
             }
-            Dirty::Rows(_) | Dirty::All => store.write_all(tables.rows(), mark),
+            (Place::Disk(store), Dirty::Rows(_) | Dirty::All) => store.write_all(tables.rows(), mark),
         };
         match written {
             Ok(()) => {

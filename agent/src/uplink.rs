@@ -9,28 +9,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use counterfoil_proto::codec;
-use counterfoil_proto::id::{LaneKey, RecordKey, Seq, SeqRange, SessionId};
-use counterfoil_proto::limits::{BATCH_BYTES_TARGET, POSITIONS_ITEMS_MAX};
-use counterfoil_proto::message::{Down, EpochHeads, Gone, GoneReason, Hello, LaneHead, Parent, Positions, Presence};
+use counterfoil_proto::id::{LaneKey, RecordKey, Seq, SessionId};
+use counterfoil_proto::message::{Down, Hello, Presence};
 use counterfoil_proto::sync::sender::{Command, Sender};
 use counterfoil_proto::time::{ClockQuality, Moment, WallTime};
 use counterfoil_proto::topic::{Topics, Up};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use crate::agent::{AgentHandle, PositionsSnapshot};
+use crate::agent::AgentHandle;
 use crate::answer::UplinkStatus;
 use crate::config::Config;
 use crate::env::{Env, EnvError};
-use crate::journal::{self, EpochView, Read, ReadError, Reader};
+use crate::journal::Reader;
 
 pub mod backoff;
 pub mod mqtt;
+pub mod packer;
 
 use mqtt::{Connection, Event, LinkError, Will};
-
-/// zstd's level: 3 reaches an eighth on receipts at about 250 MB/s of one core.
-const ZSTD_LEVEL: i32 = 3;
+use packer::{PackError, Packed, Packer, heads};
 
 /// An absence of the hub, in milliseconds, that is worth a record.
 const OUTAGE_MS_MIN: u64 = 60_000;
@@ -50,7 +48,7 @@ enum End {
     #[error(transparent)]
     Link(#[from] LinkError),
     #[error(transparent)]
-    Journal(#[from] ReadError),
+    Pack(#[from] PackError),
     #[error(transparent)]
     Codec(#[from] codec::CodecError),
     #[error(transparent)]
@@ -285,12 +283,7 @@ impl Uplink {
 
     async fn send_positions(&mut self, session: SessionId, connection: &Connection) -> Result<(), End> {
         let Ok(snapshot) = self.agent.positions().await else { return Ok(()) };
-        let PositionsSnapshot { taken_at, heads, items } = snapshot;
-        let chunks: Vec<_> = items.chunks(POSITIONS_ITEMS_MAX).collect();
-        let parts = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
-        for (part, items) in (0..parts).zip(chunks) {
-            let heads = heads.clone();
-            let positions = Positions { session, round: 1, part, parts, taken_at, heads, items: items.to_vec() };
+        for positions in packer::positions(session, snapshot) {
             connection.publish(&self.topics.up(Up::Positions), codec::encode(&positions)?, false).await?;
         }
         Ok(())
@@ -324,71 +317,4 @@ impl Uplink {
         });
         self.view.send_replace(Arc::new(View { status: self.status.clone(), sent: sent.unwrap_or_default() }));
     }
-}
-
-/// Reads records and makes batches of them, on a thread that may block.
-struct Packer {
-    reader: Reader,
-    compressor: zstd::bulk::Compressor<'static>,
-}
-
-impl std::fmt::Debug for Packer {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Packer").field("reader", &self.reader).finish_non_exhaustive()
-    }
-}
-
-enum Packed {
-    Batch { range: SeqRange, bytes: Vec<u8> },
-    Damaged { segment: u32 },
-    Nothing,
-}
-
-impl Packer {
-    fn new(reader: Reader) -> Option<Self> {
-        let compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL).ok()?;
-        Some(Self { reader, compressor })
-    }
-
-    fn pack(&mut self, session: SessionId, first: RecordKey, records_max: usize, plain: bool) -> Result<Packed, End> {
-        match self.reader.read(first.lane_key(), first.seq, records_max, BATCH_BYTES_TARGET)? {
-            Read::Records { first: seq, stored } if seq == first.seq => {
-                let count = u64::try_from(stored.len()).unwrap_or(u64::MAX);
-                let range = SeqRange { first: seq, last: seq.plus(count).previous() };
-                let bytes = codec::encode_batch(session, first, &stored, |bytes| {
-                    if plain { None } else { self.compressor.compress(bytes).ok() }
-                })?;
-                Ok(Packed::Batch { range, bytes })
-            }
-            Read::Damaged { segment } => Ok(Packed::Damaged { segment }),
-            Read::Records { .. } | Read::Gone(_) | Read::NotYet | Read::Reclaimed { .. } => Ok(Packed::Nothing),
-        }
-    }
-}
-
-/// The journal's view of its epochs, as a hello says it.
-fn heads(epochs: Vec<EpochView>) -> Vec<EpochHeads> {
-    let head = |lane: journal::LaneView| LaneHead {
-        lane: lane.lane,
-        first: lane.first,
-        chain_before: lane.before,
-        last: lane.last,
-        chain: lane.after,
-        gone: lane.gone.iter().map(gone).collect(),
-    };
-    let epoch = |view: EpochView| EpochHeads {
-        epoch: view.epoch,
-        parent: view.parent.map(|epoch| Parent { epoch, lanes: Vec::new() }),
-        live: view.live,
-        lanes: view.lanes.into_iter().map(head).collect(),
-    };
-    epochs.into_iter().map(epoch).collect()
-}
-
-fn gone(gone: &journal::Gone) -> Gone {
-    let reason = match gone.reason {
-        journal::GoneReason::Damaged => GoneReason::Damaged,
-        journal::GoneReason::Missing => GoneReason::Missing,
-    };
-    Gone { range: gone.range, reason, chain_after: gone.chain_after }
 }

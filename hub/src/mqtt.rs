@@ -53,7 +53,8 @@ pub struct Incoming {
     pub payload: Bytes,
     /// Whether the broker had kept it, rather than just received it.
     pub is_retained: bool,
-    _room: OwnedSemaphorePermit,
+    /// Its share of the bytes that may wait.
+    pub room: Option<OwnedSemaphorePermit>,
 }
 
 /// Why a connection ended or did not come about.
@@ -76,14 +77,28 @@ enum LineError {
 /// The way down, which any task may use at any time.
 #[derive(Clone, Debug)]
 pub struct Outlet {
-    client: watch::Receiver<Option<AsyncClient>>,
+    way: Way,
     topic_prefix: Arc<str>,
 }
 
+#[derive(Clone, Debug)]
+enum Way {
+    Broker(watch::Receiver<Option<AsyncClient>>),
+    Queue(mpsc::UnboundedSender<(Source, Down)>),
+}
+
 impl Outlet {
+    /// An outlet into a queue, for a hub without a broker: that of a test or of the simulator.
+    pub fn queue(queue: mpsc::UnboundedSender<(Source, Down)>) -> Self {
+        Self { way: Way::Queue(queue), topic_prefix: topic::DEFAULT_PREFIX.into() }
+    }
+
     /// Says something to an agent if that is possible at once. What is lost is said again, or asked for again.
     pub fn down(&self, source: &Source, message: &Down) -> bool {
-        let client = self.client.borrow().clone();
+        let client = match &self.way {
+            Way::Broker(client) => client.borrow().clone(),
+            Way::Queue(queue) => return queue.send((source.clone(), message.clone())).is_ok(),
+        };
         let (Some(client), Ok(bytes)) = (client, codec::encode(message)) else { return false };
         let topic = Topics::new(&self.topic_prefix, source).down_ack();
         // An ack that is lost is repeated; the rest is worth a confirmation by the broker.
@@ -93,7 +108,10 @@ impl Outlet {
 
     /// Whether the broker accepted the subscriptions.
     pub fn is_connected(&self) -> bool {
-        self.client.borrow().is_some()
+        match &self.way {
+            Way::Broker(client) => client.borrow().is_some(),
+            Way::Queue(queue) => !queue.is_closed(),
+        }
     }
 }
 
@@ -121,7 +139,7 @@ impl Line {
             None => vec![format!("{prefix}/+/+/up/+")],
         };
         filters.push(topic::hub_state_filter(prefix));
-        let outlet = Outlet { client: clients, topic_prefix: prefix.as_str().into() };
+        let outlet = Outlet { way: Way::Broker(clients), topic_prefix: prefix.as_str().into() };
         let client_id = format!("{}-{}", config.client_id, &env::random_id().to_string()[..12]);
         let room = Arc::new(Semaphore::new(QUEUE_KIB_MAX));
         let dropped = Arc::new(AtomicU64::new(0));
@@ -184,7 +202,7 @@ impl Line {
             let room = Arc::clone(&self.room).acquire_many_owned(kib).await.ok()?;
             let place = self.incoming.reserve().await.ok()?;
             let (payload, is_retained) = (publish.payload, publish.retain);
-            place.send(Incoming { source, up, payload, is_retained, _room: room });
+            place.send(Incoming { source, up, payload, is_retained, room: Some(room) });
             Some(())
         });
         if passed_on.await.ok().flatten().is_none() {

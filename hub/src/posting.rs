@@ -353,13 +353,13 @@ pub async fn run(ledger: Arc<dyn Ledger>, mut stored: watch::Receiver<u64>, post
             0 => LOOK_INTERVAL,
             failures => env::jittered(100_u64.saturating_mul(1 << failures.min(7))),
         };
-        let woken = tokio::time::timeout(pause, stored.changed()).await;
-        if matches!(woken, Ok(Err(_))) {
+        let woken = env::within(pause, stored.changed()).await;
+        if matches!(woken, Some(Err(_))) {
             return;
         }
-        if failures > 0 && woken.is_ok() {
+        if failures > 0 && woken.is_some() {
             // In trouble the pause is kept, however much arrives.
-            tokio::time::sleep(pause).await;
+            env::pause(pause).await;
         }
     }
 }

@@ -3,12 +3,11 @@
 //! Invariant: an acknowledgement is published after the commit that it speaks of, never before, and any process may publish it. All that
 //! waits is taken into one transaction, bounded in batches, records and bytes; while the ledger is away the group at hand
 //! is kept, the queues fill, and the agents' credit falls. Nothing is lost by dropping anything here: what was not
-//! acknowledged comes again. Time is tokio's; what a record means is posting's.
+//! acknowledged comes again. Time is `env`'s; what a record means is posting's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use counterfoil_proto::codec::{self, CodecError};
 use counterfoil_proto::id::{LaneKey, Seq, SessionId, Source};
@@ -16,9 +15,9 @@ use counterfoil_proto::limits::{
     HELLO_EPOCHS_MAX, HELLO_GONE_MAX, MARKS_MAX, POSITIONS_ITEMS_MAX, WINDOW_BATCHES_MAX, WINDOW_SEQS_MAX,
 };
 use counterfoil_proto::message::{Ack, Down, Hello, Mark, Nack, NackReason, Positions, Presence, Welcome, WireVersion};
+use counterfoil_proto::time::Moment;
 use counterfoil_proto::topic::Up;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
 
 use crate::env;
 use crate::ledger::{Arrival, Ledger, LedgerError, Taken};
@@ -36,13 +35,13 @@ const GROUP_BATCHES_MAX: usize = 64;
 const GROUP_RECORDS_MAX: usize = 8_192;
 /// Bytes of records in one transaction, unless one batch is larger.
 const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
-const TICK: Duration = Duration::from_secs(1);
+const TICK_MS: u64 = 1_000;
 /// Ticks between two looks whether the ledger went back.
 const BEAT_TICKS: u64 = 5;
 /// An agent is asked for a hello no more often than this.
-const HELLO_WANTED_INTERVAL: Duration = Duration::from_secs(5);
+const HELLO_WANTED_INTERVAL_MS: u64 = 5_000;
 /// A lane with holes that stands still for this long makes the hub ask for a hello: agent and hub may disagree about what was stored.
-const STUCK: Duration = Duration::from_secs(15);
+const STUCK_MS: u64 = 15_000;
 /// How often a mark is repeated after it last moved.
 const REPEATS: u8 = 2;
 /// Lanes whose marks are repeated; of more, the agents' own timers take care.
@@ -57,7 +56,7 @@ const RETRY_MS_MAX: u64 = 5_000;
 struct Lagging {
     repeats: u8,
     stored: Seq,
-    since: Instant,
+    since: Moment,
 }
 
 /// The receiver of one process.
@@ -70,7 +69,7 @@ pub struct Receiver {
     stored: watch::Sender<u64>,
     stop: watch::Receiver<bool>,
     lagging: BTreeMap<(Source, LaneKey), Lagging>,
-    asked: BTreeMap<Source, Instant>,
+    asked: BTreeMap<Source, Moment>,
     told_epoch: SessionId,
     rejects_left: u32,
     queued: usize,
@@ -129,15 +128,17 @@ impl Receiver {
 
     /// Works until the process stops.
     pub async fn run(mut self, mut incoming: mpsc::Receiver<Incoming>) {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut tick_at = env::now();
         let mut waiting = Vec::with_capacity(GROUP_BATCHES_MAX);
         let mut stop = self.stop.clone();
         loop {
             let done = tokio::select! {
                 biased;
                 () = stopped(&mut stop) => return,
-                _ = tick.tick() => self.tick().await,
+                () = env::until(tick_at) => {
+                    tick_at = env::now().plus_ms(TICK_MS);
+                    self.tick().await
+                }
                 count = incoming.recv_many(&mut waiting, GROUP_BATCHES_MAX) => {
                     if count == 0 {
                         return;
@@ -227,11 +228,11 @@ impl Receiver {
 
     /// Stores a group, then acknowledges it.
     async fn store(&mut self, group: &[Arrival]) -> Result<(), Stopping> {
-        let begun = Instant::now();
+        let begun = env::micros();
         let ledger = Arc::clone(&self.ledger);
         let Some(taken) = insist!(self, ledger.take(group)) else { return self.store_apart(group).await };
         let counters = &self.counters;
-        let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let took = env::micros().saturating_sub(begun);
         counters.last_commit_us.store(took, Ordering::Relaxed);
         add(&counters.groups, 1);
         add(&counters.batches, u64::try_from(group.len()).unwrap_or(0));
@@ -268,7 +269,7 @@ impl Receiver {
         let sessions: BTreeMap<&Source, Option<SessionId>> =
             taken.sessions.iter().map(|(source, session)| (source, *session)).collect();
         let mut by_agent: BTreeMap<&Source, Vec<Mark>> = BTreeMap::new();
-        let now = Instant::now();
+        let now = env::now();
         for (source, mark) in &taken.marks {
             by_agent.entry(source).or_default().push(mark.clone());
             let lane = (source.clone(), mark.key);
@@ -310,8 +311,8 @@ impl Receiver {
     }
 
     fn want_hello(&mut self, source: &Source) {
-        let now = Instant::now();
-        let is_recent = |at: &Instant| now.duration_since(*at) < HELLO_WANTED_INTERVAL;
+        let now = env::now();
+        let is_recent = |at: &Moment| now.since_ms(*at) < HELLO_WANTED_INTERVAL_MS;
         if self.asked.get(source).is_some_and(is_recent) {
             return;
         }
@@ -375,7 +376,8 @@ impl Receiver {
         self.queued = 0;
         if self.ticks.is_multiple_of(60) {
             self.rejects_left = REJECTS_A_MINUTE;
-            self.asked.retain(|_, at| at.elapsed() < HELLO_WANTED_INTERVAL);
+            let now = env::now();
+            self.asked.retain(|_, at| now.since_ms(*at) < HELLO_WANTED_INTERVAL_MS);
         }
         if self.ticks.is_multiple_of(BEAT_TICKS)
             && let Err(error) = self.ledger.beat().await
@@ -392,7 +394,7 @@ impl Receiver {
         if self.lagging.is_empty() || !self.outlet.is_connected() {
             return;
         }
-        let hub_epoch = self.ledger.hub_epoch();
+        let (hub_epoch, now) = (self.ledger.hub_epoch(), env::now());
         let lanes: Vec<(Source, LaneKey)> = self.lagging.keys().cloned().collect();
         // Without the ledger there is nothing to say.
         let Ok(marks) = self.ledger.marks(&lanes).await else { return };
@@ -402,12 +404,12 @@ impl Receiver {
             let lane = (source.clone(), mark.key);
             let Some(lagging) = self.lagging.get_mut(&lane) else { continue };
             if lagging.stored != mark.stored {
-                *lagging = Lagging { repeats: REPEATS, stored: mark.stored, since: Instant::now() };
+                *lagging = Lagging { repeats: REPEATS, stored: mark.stored, since: now };
             }
             let has_holes = !mark.ranges.is_empty();
-            if has_holes && lagging.since.elapsed() >= STUCK {
+            if has_holes && now.since_ms(lagging.since) >= STUCK_MS {
                 stuck.push(source.clone());
-                lagging.since = Instant::now();
+                lagging.since = now;
             }
             if lagging.repeats == 0 && !has_holes {
                 self.lagging.remove(&lane);
@@ -477,8 +479,8 @@ impl Receiver {
     }
 
     async fn pause(&mut self, pause_ms: u64) -> Result<(), Stopping> {
-        let stopped = tokio::time::timeout(env::jittered(pause_ms), stopped(&mut self.stop)).await;
-        if stopped.is_ok() { Err(Stopping) } else { Ok(()) }
+        let stopped = env::within(env::jittered(pause_ms), stopped(&mut self.stop)).await;
+        if stopped.is_some() { Err(Stopping) } else { Ok(()) }
     }
 }
 

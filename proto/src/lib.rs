@@ -20,6 +20,7 @@ pub mod id;
 pub mod limits;
 pub mod message;
 pub mod money;
+pub mod planted;
 pub mod record;
 pub mod sync;
 pub mod time;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use counterfoil_proto::id::Seq;
 use tracing::{info, warn};
 
+use super::owner::Ground;
 use crate::config::Config;
 use crate::env::Env;
 use crate::error::ExitError;
@@ -40,14 +41,9 @@ impl From<OpenError> for ExitError {
     }
 }
 
-/// The disk of the configured data directory.
-pub(super) fn disk(config: &Config) -> Result<Arc<dyn journal::Disk>, ExitError> {
+/// The configured data directory.
+pub(super) fn ground(config: &Config) -> Result<Ground, ExitError> {
     let disk = OsDisk::new(&config.data_dir).map_err(|error| ExitError::Disk(Box::new(error)))?;
-    Ok(Arc::new(disk))
-}
-
-/// Opens what is on the disk, or makes it.
-pub(super) fn open(disk: Arc<dyn journal::Disk>, config: &Config, env: &Env) -> Result<Start, ExitError> {
     let limits = JournalConfig {
         segment_bytes: config.journal.segment_bytes,
         bytes_max: config.journal.high_water_bytes,
@@ -55,10 +51,19 @@ pub(super) fn open(disk: Arc<dyn journal::Disk>, config: &Config, env: &Env) -> 
         retain_ms: u64::try_from(config.journal.retain.as_millis()).unwrap_or(u64::MAX),
         ..JournalConfig::default()
     };
+    Ok(Ground { disk: Arc::new(disk), limits, shelf: None })
+}
+
+/// Opens what is on the disk, or makes it.
+pub(super) fn open(ground: Ground, config: &Config, env: &Env) -> Result<Start, ExitError> {
+    let Ground { disk, limits, shelf } = ground;
     let nonce = u64::from_le_bytes(env.random_bytes()?);
     let (mut journal, mut opened) = Journal::open(Arc::clone(&disk), limits, &config.source, nonce)?;
     report(&opened);
-    let found = State::open(&config.data_dir.join(STATE_DIR), &config.data_dir.join(QUARANTINE_DIR));
+    let found = match shelf {
+        Some(shelf) => State::on_shelf(shelf),
+        None => State::open(&config.data_dir.join(STATE_DIR), &config.data_dir.join(QUARANTINE_DIR)),
+    };
     let mut state = found.state;
     if let Some(damaged) = &found.damaged {
         warn!(reason = %damaged.reason, quarantined = ?damaged.quarantined, "state store not usable, rebuilding it from the journal");

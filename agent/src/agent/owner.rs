@@ -22,8 +22,8 @@ use crate::answer::{ExceptionAnswer, Forecast, Outcome, Progress, ReceiptAnswer,
 use crate::config::Config;
 use crate::env::Env;
 use crate::error::ExitError;
-use crate::journal::{Disk, IdentityKey, Journal, JournalError, Marks, Position, Reader, Room};
-use crate::state::State;
+use crate::journal::{Disk, IdentityKey, Journal, JournalConfig, JournalError, Marks, Position, Reader, Room};
+use crate::state::{Shelf, State};
 use crate::uplink::View;
 use counterfoil_proto::record::Prepared;
 
@@ -68,6 +68,17 @@ pub(super) enum Mode {
     DrainOnly,
 }
 
+/// What an owner stands on: the box's own, or a test's.
+#[derive(Clone, Debug)]
+pub struct Ground {
+    /// The disk of the journal.
+    pub disk: Arc<dyn Disk>,
+    /// The journal's limits.
+    pub limits: JournalConfig,
+    /// Where the state is kept instead of beside the journal.
+    pub shelf: Option<Shelf>,
+}
+
 /// Owner of journal and state.
 #[derive(Debug)]
 pub struct Owner {
@@ -90,17 +101,17 @@ pub struct Owner {
 impl Owner {
     /// Opens what is on the disk. `uplink` is where the uplink publishes how it is.
     pub fn open(config: &Config, env: Env, uplink: watch::Receiver<Arc<View>>) -> Result<Self, ExitError> {
-        Self::open_on(open::disk(config)?, config, env, uplink)
+        Self::open_on(open::ground(config)?, config, env, uplink)
     }
 
-    /// The same on a disk of the caller's.
-    pub(super) fn open_on(
-        disk: Arc<dyn Disk>,
+    /// The same on ground of the caller's.
+    pub fn open_on(
+        ground: Ground,
         config: &Config,
         env: Env,
         uplink: watch::Receiver<Arc<View>>,
     ) -> Result<Self, ExitError> {
-        let Start { mut journal, opened, state, disk } = open::open(disk, config, &env)?;
+        let Start { mut journal, opened, state, disk } = open::open(ground, config, &env)?;
         let mut notes: Vec<Note> = opened.tail_cut.iter().map(notes::tail_cut).collect();
         let damage = opened.damage.iter().cloned().chain(journal.take_damage());
         notes.extend(damage.map(|damage| notes::damage(&damage)));
@@ -145,16 +156,23 @@ impl Owner {
             {
                 requests.push(request);
             }
-            let ticks = requests.iter().any(|request| matches!(request, Request::Tick));
-            self.turn(requests).inspect_err(|_| self.note_failed_sync())?;
-            if ticks {
-                self.tick(&inbox).inspect_err(|_| self.note_failed_sync())?;
-            }
+            self.serve(requests, &inbox)?;
         }
         self.close()
     }
 
-    pub(super) fn close(mut self) -> Result<(), ExitError> {
+    /// One round: what waits is appended, synced once and answered. On an error nobody is answered, and the owner is of no more use.
+    pub fn serve(&mut self, requests: Vec<Request>, inbox: &Inbox) -> Result<(), ExitError> {
+        let ticks = requests.iter().any(|request| matches!(request, Request::Tick));
+        self.turn(requests).inspect_err(|_| self.note_failed_sync())?;
+        if ticks {
+            self.tick(inbox).inspect_err(|_| self.note_failed_sync())?;
+        }
+        Ok(())
+    }
+
+    /// Writes the last checkpoint and the journal's closing mark.
+    pub fn close(mut self) -> Result<(), ExitError> {
         self.checkpoint();
         self.journal.close().map_err(|error| ExitError::Disk(Box::new(error)))?;
         info!("journal closed");

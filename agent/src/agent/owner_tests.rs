@@ -9,7 +9,8 @@ use counterfoil_proto::message::Mark;
 use counterfoil_proto::record::{Kind, Prepared, prepare};
 use tokio::sync::{oneshot, watch};
 
-use super::owner::Owner;
+use super::open;
+use super::owner::{Ground, Owner};
 use super::{Inbox, Request, channel};
 use crate::answer::{Conflict, Forecast, Outcome, Receipt, Refused, Status};
 use crate::config::Config;
@@ -47,8 +48,8 @@ impl World {
     }
 
     fn start(&self) -> Owner {
-        let disk = Arc::new(self.disk.clone());
-        let mut owner = Owner::open_on(disk, &self.config, self.env.clone(), self.view.subscribe()).unwrap();
+        let ground = Ground { disk: Arc::new(self.disk.clone()), ..open::ground(&self.config).unwrap() };
+        let mut owner = Owner::open_on(ground, &self.config, self.env.clone(), self.view.subscribe()).unwrap();
         owner.settle(&self.inbox).unwrap();
         owner
     }

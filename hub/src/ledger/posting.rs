@@ -98,11 +98,11 @@ impl SqlLedger {
         let count = u64::try_from(chunk.records.len()).unwrap_or(u64::MAX);
         let Chunk { records, late, posted, more } = chunk;
         let opaque = bounds.opaque;
-        let looked_at = tokio::task::spawn_blocking(move || {
+        let looked_at = env::apart(move || {
             let readings: Vec<Reading> = records.iter().map(|record| posting::read(record, opaque)).collect();
             (records, readings)
         });
-        let (records, readings) = looked_at.await.map_err(|_| LedgerError::Shape)?;
+        let (records, readings) = looked_at.await.ok_or(LedgerError::Shape)?;
         let effects = settle_identities(&mut *tx, first_position, &records, readings).await?;
         write(&mut *tx, first_position, &records, late, posted, effects).await?;
         let next = vec![Value::from(first_position.saturating_add(count))];

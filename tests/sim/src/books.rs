@@ -1,0 +1,194 @@
+//! What the hubs have committed, written down independently of the ledger, and the ledger behind it.
+//!
+//! Invariant: [`Books`] learn of a record when the call that committed it returned, in the same turn of the scheduler. So a
+//! watermark that covers what the books do not have was committed, or told, without its records. The books are copied with each backup
+//! and set back with the ledger.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use counterfoil_hub::ledger::sql::Work;
+use counterfoil_hub::ledger::{
+    AgentView, Arrival, Beat, Cursor, ExceptionFilter, ExceptionView, Gauges, Ledger, PageQuery, Posted, PostingBounds,
+    RecordsPage, StockView, Taken, TotalsRow, Welcomed,
+};
+use counterfoil_proto::id::{Digest, LaneKey, Seq, SeqRange, SessionId, Source};
+use counterfoil_proto::message::{Hello, Mark, Positions, Presence};
+
+/// One lane.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LaneBook {
+    pub(crate) digests: BTreeMap<Seq, Vec<Digest>>,
+    pub(crate) gone: Vec<SeqRange>,
+    /// Everything up to here is there or was declared gone.
+    covered: Seq,
+}
+
+impl LaneBook {
+    fn holds(&self, seq: Seq) -> bool {
+        self.digests.contains_key(&seq) || self.gone.iter().any(|range| range.contains(seq))
+    }
+
+    fn covers(&mut self, stored: Seq) -> bool {
+        while self.covered < stored && self.holds(self.covered.next()) {
+            self.covered = self.covered.next();
+        }
+        self.covered >= stored
+    }
+}
+
+/// What is committed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Books {
+    pub(crate) lanes: BTreeMap<(Source, LaneKey), LaneBook>,
+    /// What is wrong.
+    pub(crate) findings: Vec<String>,
+}
+
+impl Books {
+    /// Whether everything of a lane up to a number is there or was declared gone.
+    pub(crate) fn covers(&mut self, source: &Source, key: LaneKey, stored: Seq) -> bool {
+        stored == Seq::NONE || self.lanes.get_mut(&(source.clone(), key)).is_some_and(|lane| lane.covers(stored))
+    }
+
+    /// Whether a number is there or was declared gone.
+    pub(crate) fn holds(&self, source: &Source, key: LaneKey, seq: Seq) -> bool {
+        self.lanes.get(&(source.clone(), key)).is_some_and(|lane| lane.holds(seq))
+    }
+
+    fn check_marks<'a>(&mut self, marks: impl Iterator<Item = (&'a Source, &'a Mark)>) {
+        for (source, mark) in marks {
+            if !self.covers(source, mark.key, mark.stored) {
+                let (key, stored) = (mark.key, mark.stored);
+                self.findings.push(format!("hub: {source} {key:?} is said to be stored up to {stored}, and is not"));
+            }
+        }
+    }
+
+    fn taken(&mut self, arrivals: &[Arrival], taken: &Taken) {
+        for (index, arrival) in arrivals.iter().enumerate() {
+            if taken.ahead.contains(&index) {
+                continue;
+            }
+            let lane = self.lanes.entry((arrival.source.clone(), arrival.batch.head.first.lane_key())).or_default();
+            let mut seq = arrival.batch.head.first.seq;
+            for digest in arrival.batch.digests() {
+                let known = lane.digests.entry(seq).or_default();
+                if !known.contains(&digest) {
+                    known.push(digest);
+                }
+                seq = seq.next();
+            }
+        }
+        self.check_marks(taken.marks.iter().map(|(source, mark)| (source, mark)));
+    }
+
+    fn greeted(&mut self, source: &Source, hello: &Hello, welcomed: &Welcomed) {
+        for heads in &hello.epochs {
+            for head in &heads.lanes {
+                let key = LaneKey { epoch: heads.epoch, lane: head.lane };
+                let lane = self.lanes.entry((source.clone(), key)).or_default();
+                for gone in &head.gone {
+                    if !lane.gone.contains(&gone.range) {
+                        lane.gone.push(gone.range);
+                    }
+                }
+            }
+        }
+        self.check_marks(welcomed.marks.iter().map(|mark| (source, mark)));
+    }
+}
+
+/// Books that several parts share.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SharedBooks(Arc<Mutex<Books>>);
+
+impl SharedBooks {
+    pub(crate) fn get(&self) -> MutexGuard<'_, Books> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A ledger whose commits are written into the books.
+#[derive(Debug)]
+pub(crate) struct Witnessed<L> {
+    pub(crate) ledger: L,
+    pub(crate) books: SharedBooks,
+}
+
+impl<L: Ledger> Ledger for Witnessed<L> {
+    fn take<'a>(&'a self, arrivals: &'a [Arrival]) -> Work<'a, Taken> {
+        Box::pin(async move {
+            let taken = self.ledger.take(arrivals).await?;
+            self.books.get().taken(arrivals, &taken);
+            Ok(taken)
+        })
+    }
+    fn reject<'a>(
+        &'a self,
+        source: &'a Source,
+        key: Option<LaneKey>,
+        reason: &'a str,
+        bytes: &'a [u8],
+    ) -> Work<'a, ()> {
+        self.ledger.reject(source, key, reason, bytes)
+    }
+    fn hello<'a>(&'a self, source: &'a Source, hello: &'a Hello) -> Work<'a, Welcomed> {
+        Box::pin(async move {
+            let welcomed = self.ledger.hello(source, hello).await?;
+            self.books.get().greeted(source, hello, &welcomed);
+            Ok(welcomed)
+        })
+    }
+    fn presence<'a>(&'a self, source: &'a Source, presence: &'a Presence) -> Work<'a, Option<SessionId>> {
+        self.ledger.presence(source, presence)
+    }
+    fn positions<'a>(&'a self, source: &'a Source, part: &'a Positions) -> Work<'a, ()> {
+        self.ledger.positions(source, part)
+    }
+    fn post(&self, bounds: PostingBounds) -> Work<'_, Posted> {
+        self.ledger.post(bounds)
+    }
+    fn marks<'a>(&'a self, lanes: &'a [(Source, LaneKey)]) -> Work<'a, Vec<(Source, Option<SessionId>, Mark)>> {
+        self.ledger.marks(lanes)
+    }
+    fn hub_epoch(&self) -> SessionId {
+        self.ledger.hub_epoch()
+    }
+    fn beat(&self) -> Work<'_, Beat> {
+        self.ledger.beat()
+    }
+    fn come_back(&self, under: SessionId) -> Work<'_, SessionId> {
+        self.ledger.come_back(under)
+    }
+    fn agents(&self) -> Work<'_, Vec<Source>> {
+        self.ledger.agents()
+    }
+    fn raise_safe<'a>(&'a self, copy: &'a [(Source, Mark)]) -> Work<'a, u64> {
+        self.ledger.raise_safe(copy)
+    }
+    fn all_marks(&self) -> Work<'_, (SessionId, Vec<(Source, Mark)>)> {
+        self.ledger.all_marks()
+    }
+    fn stores<'a>(&'a self, store_id: Option<&'a str>) -> Work<'a, Vec<AgentView>> {
+        self.ledger.stores(store_id)
+    }
+    fn records<'a>(&'a self, query: &'a PageQuery) -> Work<'a, RecordsPage> {
+        self.ledger.records(query)
+    }
+    fn totals<'a>(&'a self, store_id: &'a str, business_day: &'a str) -> Work<'a, Vec<TotalsRow>> {
+        self.ledger.totals(store_id, business_day)
+    }
+    fn exceptions<'a>(&'a self, filter: &'a ExceptionFilter) -> Work<'a, Vec<ExceptionView>> {
+        self.ledger.exceptions(filter)
+    }
+    fn stock<'a>(&'a self, store_id: &'a str) -> Work<'a, Vec<StockView>> {
+        self.ledger.stock(store_id)
+    }
+    fn gauges(&self) -> Work<'_, Gauges> {
+        self.ledger.gauges()
+    }
+    fn cursor(&self, position: Option<u64>) -> Work<'_, Cursor> {
+        self.ledger.cursor(position)
+    }
+}
