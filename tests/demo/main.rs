@@ -29,7 +29,7 @@ const STORE: &str = "0042";
 const TILLS: [&str; 3] = ["1", "2", "3"];
 
 /// How long the hub may take to catch up after the last sale.
-const CATCH_UP: Duration = Duration::from_mins(1);
+const CATCH_UP: Duration = Duration::from_mins(2);
 
 /// Sells through an agent into a hub, breaks things in between, and compares.
 #[derive(Debug, Parser)]
@@ -169,7 +169,7 @@ impl Stage {
 
 /// Waits for `/readyz`; panics with the child's output where it ends or does not get there.
 async fn ready(api: &Api, process: &mut Process) {
-    let deadline = Deadline::new(Duration::from_secs(30));
+    let deadline = Deadline::new(Duration::from_mins(2));
     while api.success("/readyz").await.is_err() {
         process.wait_on(deadline, "/readyz").await;
     }

@@ -8,7 +8,7 @@ use rumqttc::{
 use world::broker::{Broker, acl_of_agent, acl_of_hub};
 use world::pki::{Identity, Pki};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// A connection of its own to the broker.
 struct Peer {

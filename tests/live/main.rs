@@ -4,7 +4,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it is")]
 
+mod backup;
 mod broker;
+mod captured;
+mod clone;
+mod crash;
 mod damage;
 mod postgres;
 mod promises;

@@ -9,7 +9,7 @@ use world::wait::Deadline;
 
 use crate::stage::{Stage, post, receipt, sale};
 
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// Reads the ledger until it holds `count` documents of tills.
 async fn ledger(stage: &Stage, count: usize) -> Ledger {

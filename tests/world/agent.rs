@@ -16,8 +16,8 @@ use crate::pki::Identity;
 use crate::process::{Process, free_port, write_file};
 use crate::wait::Deadline;
 
-const READY_LIMIT: Duration = Duration::from_mins(1);
-const STOP_LIMIT: Duration = Duration::from_mins(1);
+const READY_LIMIT: Duration = Duration::from_mins(2);
+const STOP_LIMIT: Duration = Duration::from_mins(2);
 
 /// How a program reaches the broker.
 #[derive(Clone, Debug)]

@@ -18,8 +18,8 @@ use crate::process::{Process, free_port, write_file};
 use crate::wait::Deadline;
 
 const SAMPLE: &str = include_str!("../../config/mosquitto/counterfoil.conf");
-const START_LIMIT: Duration = Duration::from_secs(20);
-const STOP_LIMIT: Duration = Duration::from_secs(10);
+const START_LIMIT: Duration = Duration::from_mins(1);
+const STOP_LIMIT: Duration = Duration::from_mins(1);
 
 /// A broker; it may be down.
 #[derive(Debug)]

@@ -18,6 +18,7 @@ use crate::receipts::Stub;
 use crate::wait::Deadline;
 
 pub mod judge;
+pub mod verdict;
 
 /// The day of all sales.
 pub const DAY: &str = "2026-11-23";
@@ -29,6 +30,7 @@ const REQUEST_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// The tills of a store.
 #[derive(Debug)]
 pub struct Checkout {
+    store_id: String,
     tills: Vec<Till>,
 }
 
@@ -89,7 +91,7 @@ impl Checkout {
         };
         let mut tills: Vec<Till> = (1..=single).map(|number| till(number, 1)).collect();
         tills.push(till(single + 1, 16));
-        Self { tills }
+        Self { store_id: store_id.to_owned(), tills }
     }
 
     /// Sells until nobody answers any more, or until there are `enough` receipts more. What a till cannot make sense of is a fault.

@@ -8,7 +8,7 @@ use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use serde::de::DeserializeOwned;
 
 /// How long an answer may take before it counts as none.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+const ANSWER_LIMIT: Duration = Duration::from_mins(1);
 
 /// An API at one address.
 #[derive(Clone, Debug)]

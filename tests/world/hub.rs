@@ -14,8 +14,8 @@ use crate::http::Api;
 use crate::process::{Process, free_port, write_file};
 use crate::wait::Deadline;
 
-const READY_LIMIT: Duration = Duration::from_mins(1);
-const STOP_LIMIT: Duration = Duration::from_mins(1);
+const READY_LIMIT: Duration = Duration::from_mins(2);
+const STOP_LIMIT: Duration = Duration::from_mins(2);
 
 /// A hub process; it may be down.
 #[derive(Debug)]

@@ -10,6 +10,7 @@ pub mod bin;
 pub mod broker;
 pub mod checkout;
 pub mod compare;
+pub mod crash;
 pub mod golden;
 pub mod http;
 pub mod hub;

@@ -38,6 +38,10 @@ pub const SYNC: Need = Need { program: "sync", package: "coreutils", places: SYS
 pub const POSTGRES: Need = Need { program: "postgres", package: "postgresql", places: POSTGRES_PLACES };
 /// What creates a database cluster.
 pub const INITDB: Need = Need { program: "initdb", package: "postgresql", places: POSTGRES_PLACES };
+/// What copies a database that is at work.
+pub const PG_DUMP: Need = Need { program: "pg_dump", package: "postgresql", places: POSTGRES_PLACES };
+/// What puts such a copy back.
+pub const PG_RESTORE: Need = Need { program: "pg_restore", package: "postgresql", places: POSTGRES_PLACES };
 
 const SYSTEM_PLACES: &[&str] = &["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 const POSTGRES_PLACES: &[&str] = &["/usr/lib/postgresql/*/bin"];

@@ -15,8 +15,8 @@ use crate::needs;
 use crate::process::{Process, free_port, tail};
 
 const USER: &str = "counterfoil";
-const START_LIMIT: Duration = Duration::from_mins(1);
-const STOP_LIMIT: Duration = Duration::from_secs(30);
+const START_LIMIT: Duration = Duration::from_mins(2);
+const STOP_LIMIT: Duration = Duration::from_mins(2);
 
 /// A cluster; it may be down.
 #[derive(Debug)]
@@ -117,6 +117,30 @@ impl Postgres {
         self.start().await;
     }
 
+    /// A dump of a database, taken while everybody works with it (`pg_dump`).
+    pub fn dump(&self, database: &str) -> Dump {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        let mut command = as_unprivileged(&needs::PG_DUMP.path());
+        command.args(["--format=custom", "--dbname", &self.url(database)]);
+        let output = file.reopen().expect("a file of our own");
+        let status = command.stdin(Stdio::null()).stdout(output).status().expect("pg_dump starts");
+        assert!(status.success(), "pg_dump failed");
+        Dump { file }
+    }
+
+    /// Puts a dump in the place of a database, ending whoever is connected to it (`pg_restore`).
+    pub async fn restore_dump(&self, database: &str, dump: &Dump) {
+        let client = self.client("postgres").await.expect("the server accepts connections");
+        let drop = format!("DROP DATABASE \"{database}\" WITH (FORCE)");
+        client.batch_execute(&drop).await.expect("dropping a database of our own");
+        self.create_database(database).await;
+        let mut command = as_unprivileged(&needs::PG_RESTORE.path());
+        command.args(["--exit-on-error", "--no-owner", "--dbname", &self.url(database)]);
+        let input = dump.file.reopen().expect("a file of our own");
+        let status = command.stdin(input).status().expect("pg_restore starts");
+        assert!(status.success(), "pg_restore failed");
+    }
+
     fn data(&self) -> PathBuf {
         self.directory.path().join("data")
     }
@@ -140,6 +164,12 @@ impl Drop for Postgres {
 #[derive(Debug)]
 pub struct Backup {
     directory: TempDir,
+}
+
+/// A database as it was once.
+#[derive(Debug)]
+pub struct Dump {
+    file: tempfile::NamedTempFile,
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -194,7 +194,7 @@ pub fn sync_file(file: &File, path: &Path) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
-    const LIMIT: Duration = Duration::from_secs(10);
+    const LIMIT: Duration = Duration::from_mins(1);
 
     fn shell(script: &str, directory: &Path) -> Process {
         let mut command = Command::new("sh");

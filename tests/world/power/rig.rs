@@ -9,18 +9,15 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use serde_json::Value;
 
 use super::Outcome;
 use super::drive::Drive;
 use super::medium::{Cut, Keep};
 use super::place::Place;
 use crate::agent::{Agent, Mqtt};
-use crate::checkout::Checkout;
+use crate::checkout::{Checkout, verdict};
 use crate::compare::Report;
-use crate::http::{Api, segment};
 use crate::hub::Hub;
-use crate::ledger::Ledger;
 use crate::process::{Process, free_port, send, tail};
 use crate::random::Random;
 use crate::wait::Deadline;
@@ -31,6 +28,11 @@ const AGENT: &str = "[journal]\nsegment_bytes = \"4MiB\"\nbytes_max = \"384MiB\"
 const STORE: &str = "0042";
 /// For a start, for the operations until a cut, for the hub to have everything.
 const LIMIT: Duration = Duration::from_mins(3);
+/// As long as there are no more receipts, each is looked at after each cut.
+const WHOLE_MAX: usize = 12_000;
+/// Later each is looked at after every so many cuts and at the end, and after the others the newest of each till.
+const WHOLE_EVERY: u64 = 8;
+const NEWEST: usize = 1_000;
 /// Faults that are kept.
 const FAULTS_MAX: usize = 1_000;
 /// Faults that are printed, with the agent's output among them.
@@ -202,7 +204,7 @@ impl Rig {
         if !self.opened().await? {
             return Err("the power went without a cut".to_owned());
         }
-        self.judge(options.cuts).await?;
+        self.judge(options.cuts, true).await?;
         self.compare().await
     }
 
@@ -213,7 +215,7 @@ impl Rig {
         }
         self.agent.start();
         if self.opened().await? && self.drive.disarm().await? {
-            self.judge(number - 1).await?;
+            self.judge(number - 1, false).await?;
             if self.random.one_in(3) {
                 self.start_without_state().await?;
             }
@@ -303,8 +305,10 @@ impl Rig {
         Ok(())
     }
 
-    async fn judge(&mut self, cut: u64) -> Result<(), String> {
-        let findings = self.checkout.judge(&self.agent).await;
+    async fn judge(&mut self, cut: u64, is_last: bool) -> Result<(), String> {
+        let is_whole = self.checkout.told() < WHOLE_MAX || cut.is_multiple_of(WHOLE_EVERY) || is_last;
+        let newest = if is_whole { usize::MAX } else { NEWEST };
+        let findings = self.checkout.judge(&self.agent, newest).await;
         self.figures.compared += findings.receipts;
         self.figures.lost += findings.lost;
         self.figures.losing += u64::from(findings.lost > 0);
@@ -344,13 +348,10 @@ impl Rig {
     /// The hub has every receipt once, and nothing to complain of.
     async fn compare(&mut self) -> Result<(), String> {
         self.agent.drained(LIMIT).await;
-        let stubs = self.checkout.stubs();
-        let ledger = read(&self.hub.api(), stubs.len()).await?;
-        self.figures.report.stream(&ledger);
-        self.figures.report.receipts(&stubs, &ledger);
-        self.figures.named = named(&self.hub.api()).await?;
-        let harmful = self.figures.named.iter().filter(|code| *code != "TAIL_CUT");
-        self.figures.faults.extend(harmful.map(|code| format!("the hub names {code}")));
+        let verdict = self.checkout.compare(&self.hub.api()).await?;
+        self.figures.faults.extend(verdict.harmful());
+        self.figures.report = verdict.report;
+        self.figures.named = verdict.named;
         Ok(())
     }
 
@@ -372,17 +373,17 @@ impl Rig {
         self.figures = Figures { cuts: 1, pending: cut.pending, kept: cut.kept, ..Figures::default() };
         self.agent.start();
         self.opened().await?;
-        self.judge(1).await?;
+        self.judge(1, true).await?;
         self.agent.drained(LIMIT).await;
         let deadline = Deadline::new(LIMIT);
         loop {
-            self.figures.named = named(&self.hub.api()).await?;
+            self.figures.named = verdict::named(&self.hub.api(), STORE).await?;
             if !self.figures.named.is_empty() || !deadline.rest().await {
                 break;
             }
         }
         // The hub had what the box lost, from the box's former life.
-        let ledger = read(&self.hub.api(), self.checkout.told()).await?;
+        let ledger = verdict::read(&self.hub.api(), self.checkout.told()).await?;
         let missing = self.checkout.stubs().into_keys().filter(|key| !ledger.stubs.contains_key(key)).collect();
         self.figures.report.add("Every sale is in the ledger", self.checkout.told(), missing);
         Ok(())
@@ -400,38 +401,5 @@ impl Rig {
 
     fn log(&self) -> PathBuf {
         self.place.path().join("agent/agent.log")
-    }
-}
-
-/// Reads the ledger until it has so many documents of tills.
-async fn read(hub: &Api, count: usize) -> Result<Ledger, String> {
-    let deadline = Deadline::new(LIMIT);
-    let mut ledger = Ledger::default();
-    loop {
-        ledger.read_on(hub).await.map_err(|error| error.to_string())?;
-        if ledger.stubs.len() >= count {
-            return Ok(ledger);
-        }
-        if !deadline.rest().await {
-            // Whoever compares says what is missing.
-            return Ok(ledger);
-        }
-    }
-}
-
-/// The codes of the open exceptions at the hub.
-async fn named(hub: &Api) -> Result<Vec<String>, String> {
-    let mut codes = std::collections::BTreeSet::new();
-    let mut after = String::new();
-    loop {
-        let path = format!("/v1/exceptions?state=open&store={STORE}{after}");
-        let page: Value = hub.json(&path).await.map_err(|error| error.to_string())?;
-        let list = page.get("exceptions").and_then(Value::as_array).into_iter().flatten();
-        codes.extend(list.filter_map(|exception| exception.get("code")?.as_str().map(str::to_owned)));
-        match page.get("next_after") {
-            Some(Value::String(next)) => after = format!("&after={}", segment(next)),
-            Some(next @ Value::Number(_)) => after = format!("&after={next}"),
-            _ => return Ok(codes.into_iter().collect()),
-        }
     }
 }
