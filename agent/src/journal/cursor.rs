@@ -41,16 +41,16 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
-    /// Loads the newer of the two files; an empty cursor where none is readable. Also says how many files are damaged.
-    pub(crate) fn load(disk: &dyn Disk) -> io::Result<(Self, usize)> {
+    /// Loads the newer of the two files; an empty cursor where none is readable. Also gives the numbers and bytes of damaged files.
+    pub(crate) fn load(disk: &dyn Disk) -> io::Result<(Self, Vec<(u32, Vec<u8>)>)> {
         let mut newest = Self::default();
-        let mut damaged = 0;
-        for name in NAMES {
+        let mut damaged = Vec::new();
+        for (number, name) in (0..).zip(NAMES) {
             match disk::read_whole(disk, name, BYTES_MAX) {
                 Ok(bytes) => match Self::decode(&bytes) {
                     Some(cursor) if cursor.generation >= newest.generation => newest = cursor,
                     Some(_) => {}
-                    None => damaged += 1,
+                    None => damaged.push((number, bytes)),
                 },
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),

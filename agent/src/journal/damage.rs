@@ -25,18 +25,31 @@ use super::writer::to_u32;
 pub(super) const QUARANTINE: &str = "quarantine";
 const PAGE_BYTES: usize = 4096;
 
-/// Reads the first `length` bytes of a file; what lies behind its end or cannot be read is zeros.
-pub(super) fn read_tolerant(file: &dyn DiskFile, length: usize) -> Vec<u8> {
+/// Reads the first `length` bytes of a file; what lies behind its end is zeros, and so is a page that cannot be read while others can.
+///
+/// # Errors
+/// The disk reads nothing, or nothing any more: that says nothing about the bytes, and nobody may give them up for it.
+pub(super) fn read_tolerant(file: &dyn DiskFile, length: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; length];
     if file.read_at(&mut bytes, 0).is_ok() {
-        return bytes;
+        return Ok(bytes);
     }
+    let (mut readable, mut failure) = (None, None);
     for (index, page) in bytes.chunks_mut(PAGE_BYTES).enumerate() {
-        if file.read_at(page, (index * PAGE_BYTES) as u64).is_err() {
-            page.fill(0);
+        let offset = (index * PAGE_BYTES) as u64;
+        match file.read_at(page, offset) {
+            Ok(_) => readable = Some(offset),
+            Err(error) => {
+                page.fill(0);
+                failure = Some(error);
+            }
         }
     }
-    bytes
+    let still_reads = readable.is_some_and(|offset| file.read_at(&mut [0; PAGE_BYTES], offset).is_ok());
+    match failure {
+        Some(error) if !still_reads => Err(error),
+        Some(_) | None => Ok(bytes),
+    }
 }
 
 /// Keeps raw bytes below `quarantine/`. `None` where there is no room for them: naming what is lost matters more.
@@ -150,7 +163,8 @@ impl Journal {
     fn check_open(&mut self) -> Result<Option<Damage>, JournalError> {
         let (number, end) = (self.open.number, self.open.end);
         let seed = Seed::new(self.nonce, number);
-        let bytes = read_tolerant(self.open.file.as_ref(), end as usize);
+        let bytes = read_tolerant(self.open.file.as_ref(), end as usize)
+            .map_err(|source| JournalError::Disk { what: "read a segment to check it", source })?;
         let (mut before, after) = edges(&self.open.content.runs, &self.table);
         let mut checked =
             check_segment(&bytes, seed, (self.open.header_bytes, end), (&mut before, &self.cursor), &after);
@@ -195,7 +209,8 @@ impl Journal {
             Err(source) => return Err(JournalError::Disk { what: "open a segment to check it", source }),
         };
         let seed = Seed::new(old.nonce, number);
-        let bytes = read_tolerant(file.as_ref(), old.end as usize);
+        let bytes = read_tolerant(file.as_ref(), old.end as usize)
+            .map_err(|source| JournalError::Disk { what: "read a segment to check it", source })?;
         let (mut before, after) = edges(&old.runs, &self.table);
         let table = self.table_of(&old, &bytes);
         let mut checked = check_segment(&bytes, seed, (old.header_bytes, old.end), (&mut before, &self.cursor), &after);

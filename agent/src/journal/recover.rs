@@ -12,7 +12,7 @@ use counterfoil_proto::time::WallTime;
 
 use super::catalog::Sealed;
 use super::cursor::Cursor;
-use super::damage::QUARANTINE;
+use super::damage::{QUARANTINE, quarantine};
 use super::disk::{self, Disk, DiskFile, DiskLock};
 use super::index;
 use super::limits::{FORMAT_VERSION, JournalConfig};
@@ -97,9 +97,7 @@ pub(super) fn open(
         wall_last: None,
         opened: Opened::default(),
     };
-    if damaged_cursors > 0 {
-        recovery.note("a cursor file is damaged", 0, 0, Vec::new());
-    }
+    recovery.mend_cursor(&damaged_cursors)?;
     let binding = recovery.bind(&files)?;
     let open = recovery.segments(&files, binding)?;
     if binding != Binding::Whole {
@@ -112,7 +110,11 @@ fn take_lock(disk: &dyn Disk) -> Result<Box<dyn DiskLock>, OpenError> {
     for dir in [DIR, QUARANTINE] {
         disk.create_dir(dir).map_err(failed("make a directory"))?;
     }
-    disk.lock(LOCK).map_err(|source| OpenError::Locked { name: LOCK, source })
+    disk.lock(LOCK).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked { name: LOCK, source },
+        // Whoever restarts the process may hope for the disk, but not for another process to let go.
+        _ => failed("lock the data directory")(source).into(),
+    })
 }
 
 fn survey(disk: &dyn Disk) -> io::Result<Files> {
@@ -164,6 +166,21 @@ impl Recovery {
             end_unknown: false,
         });
         self.opened.damage.last_mut().expect("it was just pushed")
+    }
+
+    /// Keeps the bytes of damaged cursor files and writes both anew. On a full disk they stay, to be told again.
+    fn mend_cursor(&mut self, damaged: &[(u32, Vec<u8>)]) -> Result<(), JournalError> {
+        if damaged.is_empty() {
+            return Ok(());
+        }
+        let disk = Arc::clone(&self.disk);
+        let kept = damaged.iter().filter_map(|(file, bytes)| quarantine(disk.as_ref(), 0, *file, bytes)).collect();
+        let bytes = damaged.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        self.note("a cursor file is damaged", 0, bytes, Vec::new()).quarantined = kept;
+        match self.cursor.save_both(disk.as_ref()) {
+            Err(error) if !is_full(&error) => Err(failed("mend the cursor")(error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Checks whom the directory belongs to and learns the journal's nonce.

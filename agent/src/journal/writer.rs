@@ -255,9 +255,9 @@ impl Journal {
     /// After a write that failed before any sync: a full disk is survived by cutting what was written of the group.
     fn take_back(&mut self, start: u64, source: io::Error) -> JournalError {
         if is_full(&source) && self.open.file.truncate(start).is_ok() {
+            // As long as before, so that the file does not look like one that was cut. Best effort: the next group allocates what it needs.
+            drop(self.open.file.truncate(self.open.allocated));
             self.open.allocated = start;
-            drop(self.open.file.truncate(start + OVERRUN_BYTES));
-            // Best effort: the next group allocates what it needs.
             if self.open.file.preallocate(self.config.segment_bytes).is_ok() {
                 self.open.allocated = self.config.segment_bytes.max(start);
             }

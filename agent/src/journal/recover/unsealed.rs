@@ -8,11 +8,11 @@ use super::tail::Tail;
 use super::{Found, Recovery, failed};
 use crate::journal::Open;
 use crate::journal::damage::{file_length, mend_header, quarantine, read_tolerant};
-use crate::journal::frame::{self, Seed};
-use crate::journal::limits::FRAME_HEADER_BYTES;
-use crate::journal::scan::{self, Content, Item};
+use crate::journal::frame::{self, Kind, Seed};
+use crate::journal::limits::{FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES};
+use crate::journal::scan::{self, Item};
 use crate::journal::segment::{Made, SegmentHeader};
-use crate::journal::types::{JournalError, OpenError, Position, TailCut};
+use crate::journal::types::{Gone, JournalError, OpenError, Position, TailCut};
 use crate::journal::writer::to_u32;
 
 impl Recovery {
@@ -21,7 +21,10 @@ impl Recovery {
         let number = found.number;
         let nonce = found.header.as_ref().map_or(self.nonce, |(header, _)| header.nonce);
         let seed = Seed::new(nonce, number);
-        let bytes = read_tolerant(found.file.as_ref(), file_length(found.bytes) as usize);
+        // A frame whose padding alone was cut off is whole.
+        let length = file_length(found.bytes) as usize;
+        let bytes = read_tolerant(found.file.as_ref(), length.next_multiple_of(FRAME_ALIGN_BYTES))
+            .map_err(failed("read a segment"))?;
         let known = found.header.as_ref().map(|(_, length)| *length);
         let items = scan::items(&bytes, seed, known.unwrap_or(0));
         let header_bytes = known.or(items.items.first().map(|item| item.offset));
@@ -44,7 +47,20 @@ impl Recovery {
         if let Some(short) = tail.proven_missing(&kept, header_bytes.unwrap_or(0)) {
             rot.push(short);
         }
-        self.report(number, &bytes, &rot, &content, found.header.is_none(), &tail);
+        // Where holes stand for what is missing, and nothing else is wrong, it was told when they were made.
+        let is_told = kept.iter().any(|item| item.header.kind == Kind::Hole) && rot.is_empty();
+        let gone = if is_told && found.header.is_some() { &[] } else { content.gone.as_slice() };
+        self.report(number, &bytes, rot.clone(), gone, found.header.is_none(), &tail);
+        if found.bytes < self.config.segment_bytes && !tail.clean {
+            // A segment has its whole length before it has its name. A file cut between two groups looks whole but for that.
+            self.note(
+                "the last segment is shorter than it was made; what was cut off cannot be named",
+                number,
+                0,
+                Vec::new(),
+            )
+            .end_unknown = true;
+        }
         let must_rewrite =
             !rot.is_empty() || found.header.is_none() || tail.end > tail.proven || tail.cut_end > tail.end;
         let made = if must_rewrite {
@@ -76,21 +92,27 @@ impl Recovery {
         &mut self,
         number: u32,
         bytes: &[u8],
-        rot: &[(u32, u32)],
-        content: &Content,
+        mut rot: Vec<(u32, u32)>,
+        gone: &[Gone],
         header_is_bad: bool,
         tail: &Tail,
     ) {
         let disk = Arc::clone(&self.disk);
         let keep = |start: u32, end: u32| {
-            quarantine(disk.as_ref(), number, start, bytes.get(start as usize..end as usize).unwrap_or(&[]))
+            // A file that was cut ends before what its frames say.
+            let end = bytes.len().min(end as usize);
+            quarantine(disk.as_ref(), number, start, bytes.get(start as usize..end).unwrap_or(&[]))
         };
-        if !rot.is_empty() || header_is_bad || !content.gone.is_empty() {
+        let is_garbage = header_is_bad && tail.kept == 0;
+        if is_garbage {
+            rot = bytes.iter().rposition(|byte| *byte != 0).map(|last| (0, to_u32(last) + 1)).into_iter().collect();
+        }
+        if !rot.is_empty() || header_is_bad || !gone.is_empty() {
             let bad_bytes = rot.iter().map(|(start, end)| u64::from(end - start)).sum();
-            let damage = self.note("bytes of the last segment are damaged", number, bad_bytes, content.gone.clone());
+            let damage = self.note("bytes of the last segment are damaged", number, bad_bytes, gone.to_vec());
             damage.quarantined = rot.iter().filter_map(|(start, end)| keep(*start, *end)).collect();
             damage.offset = rot.first().map_or(0, |(start, _)| *start);
-            damage.end_unknown = header_is_bad && tail.kept == 0;
+            damage.end_unknown = is_garbage;
         }
         if tail.cut_end > tail.end {
             self.opened.tail_cut = Some(TailCut {
