@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use world::checkout::Checkout;
+use world::checkout::judge::Look;
 use world::checkout::verdict::{named, read};
 use world::wait::Deadline;
 
@@ -32,7 +33,7 @@ async fn whole(stage: &Stage, checkout: &Checkout) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hub_restored_from_a_dump_is_whole_again_without_anybody_at_the_store() {
     let mut stage = Stage::new().await;
-    let mut checkout = Checkout::new("0042", 3);
+    let mut checkout = Checkout::new("0042", 3, 16);
     // Yesterday: sales, and the dump of the night, taken while the hub runs.
     assert_eq!(checkout.sell(&stage.agent, Some(200)).await, Vec::<String>::new());
     whole(&stage, &checkout).await;
@@ -58,7 +59,7 @@ async fn a_hub_restored_from_a_dump_is_whole_again_without_anybody_at_the_store(
     let after: serde_json::Value = stage.hub.api().json("/v1/totals?store=0042&business_day=2026-11-23").await.unwrap();
     assert_ne!(before, after, "the sales of the outage are counted too");
     // What the agent itself counts agrees with its tills.
-    let findings = checkout.judge(&stage.agent, usize::MAX).await;
+    let findings = checkout.judge(&stage.agent, Look::Newest(usize::MAX)).await;
     assert_eq!(findings.faults, Vec::<String>::new());
     let mut codes = named(&stage.hub.api(), "0042").await.unwrap();
     // A kill in the middle of a write may leave bytes of which nobody was told.

@@ -22,7 +22,7 @@ fn figures(outcome: Outcome) -> Option<world::power::Figures> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_receipt_is_lost_at_a_power_cut_and_a_disk_that_lies_is_found_out() {
-    let options = Options { cuts: 36, seed: 1, progress: |line| println!("{line}") };
+    let options = Options { cuts: 36, seed: 1, reclaiming: false, progress: |line| println!("{line}") };
     let Some(lying) = figures(lies(&options).await) else { return };
     assert!(lying.lost > 0, "a disk that lied lost nothing, so the rig sees nothing\n{}", lying.text());
     assert!(lying.named.iter().any(|code| code == "ROLLBACK"), "the hub does not name it\n{}", lying.text());
@@ -30,4 +30,9 @@ async fn no_receipt_is_lost_at_a_power_cut_and_a_disk_that_lies_is_found_out() {
     let Some(honest) = figures(cuts(&options).await) else { return };
     assert_eq!(honest.cuts, options.cuts, "{}", honest.text());
     assert!(honest.is_clean(), "{}", honest.text());
+    // Files of segments that were given back are written again: what they held before must never be read as new.
+    let options = Options { cuts: 12, reclaiming: true, ..options };
+    let Some(reclaiming) = figures(cuts(&options).await) else { return };
+    assert_eq!(reclaiming.cuts, options.cuts, "{}", reclaiming.text());
+    assert!(reclaiming.is_clean() && reclaiming.given_back > 0, "{}", reclaiming.text());
 }

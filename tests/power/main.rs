@@ -19,6 +19,9 @@ struct Arguments {
     /// What everything by lot is drawn from
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Give segments back as soon as the hub has them, and use their files again
+    #[arg(long)]
+    reclaiming: bool,
     /// One cut of a disk that confirms flushes without doing them instead; losses must be found
     #[arg(long)]
     lying: bool,
@@ -51,7 +54,8 @@ fn main() -> ExitCode {
             }
         };
     }
-    let options = Options { cuts: arguments.cuts, seed: arguments.seed, progress: |line| println!("{line}") };
+    let Arguments { cuts: number, seed, reclaiming, .. } = arguments;
+    let options = Options { cuts: number, seed, reclaiming, progress: |line| println!("{line}") };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let outcome = runtime.block_on(async { if arguments.lying { lies(&options).await } else { cuts(&options).await } });
     match outcome {

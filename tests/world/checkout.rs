@@ -41,6 +41,7 @@ pub struct Till {
     id: String,
     /// Sales in one request; one sale goes alone, as JSON.
     batch: usize,
+    long_in: u64,
     next: u64,
     open: BTreeSet<u64>,
     told: BTreeMap<u64, Stub>,
@@ -79,12 +80,14 @@ enum Told {
 }
 
 impl Checkout {
-    /// Tills that have sold nothing yet: `single` ones that send each sale alone, and one that sends sixteen at once.
-    pub fn new(store_id: &str, single: u64) -> Self {
+    /// Tills that have sold nothing yet: `single` ones that send each sale alone, and one that sends sixteen at once. One sale in `long_in` has
+    /// hundreds of lines, so that segments of the journal turn.
+    pub fn new(store_id: &str, single: u64, long_in: u64) -> Self {
         let till = |number: u64, batch| Till {
             store_id: store_id.to_owned(),
             id: number.to_string(),
             batch,
+            long_in,
             next: 1,
             open: BTreeSet::new(),
             told: BTreeMap::new(),
@@ -199,10 +202,10 @@ impl Till {
         Stub { key: format!("{}/t/{}/{DAY}/{number}", self.store_id, self.id), epoch, lane, seq, digest }
     }
 
-    /// What is sold under a number. One sale in sixteen has many lines, so that segments of the journal turn.
+    /// What is sold under a number.
     fn sale(&self, number: u64) -> Sale {
         let mut random = Random::named(number, &self.id);
-        let lines = if random.one_in(16) { 100 + random.below(200) } else { 1 + random.below(4) };
+        let lines = if random.one_in(self.long_in) { 100 + random.below(200) } else { 1 + random.below(4) };
         Sale { lines, first_item: random.below(ITEMS), pence: 1 + random.below(5_000) }
     }
 

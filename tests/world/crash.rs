@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::agent::{Agent, Mqtt};
 use crate::broker::Broker;
 use crate::checkout::Checkout;
+use crate::checkout::judge::Look;
 use crate::compare::Report;
 use crate::hub::Hub;
 use crate::postgres::Postgres;
@@ -145,7 +146,15 @@ impl Rig {
         let hub = Hub::new(&directory.path().join("hub"), "hub", &mqtt, &ledger, &more);
         let agent = Agent::new(&directory.path().join("agent"), STORE, "box1", &mqtt, AGENT);
         let random = Random::named(options.seed, "crash");
-        Self { agent, hub, servers, directory, checkout: Checkout::new(STORE, 4), random, figures: Figures::default() }
+        Self {
+            agent,
+            hub,
+            servers,
+            directory,
+            checkout: Checkout::new(STORE, 4, 16),
+            random,
+            figures: Figures::default(),
+        }
     }
 
     async fn run(&mut self, options: &Options) -> Result<(), String> {
@@ -169,7 +178,7 @@ impl Rig {
             }
         }
         self.up().await;
-        self.judge(usize::MAX).await?;
+        self.judge(Look::Newest(usize::MAX)).await?;
         self.agent.drained(LIMIT).await;
         let verdict = self.checkout.compare(&self.hub.api()).await?;
         self.figures.faults.extend(verdict.harmful());
@@ -188,7 +197,8 @@ impl Rig {
             return Ok(());
         }
         self.up().await;
-        self.judge(if cycle.is_multiple_of(WHOLE_EVERY) { usize::MAX } else { NEWEST }).await?;
+        let newest = if cycle.is_multiple_of(WHOLE_EVERY) { usize::MAX } else { NEWEST };
+        self.judge(Look::Newest(newest)).await?;
         let moment = Duration::from_millis(self.random.below(SELLING_MS_MAX));
         let (kills_agent, kills_hub) = match self.random.below(10) {
             0..=6 => (true, false),
@@ -246,8 +256,8 @@ impl Rig {
         self.figures.servers += 1;
     }
 
-    async fn judge(&mut self, newest: usize) -> Result<(), String> {
-        let findings = self.checkout.judge(&self.agent, newest).await;
+    async fn judge(&mut self, look: Look) -> Result<(), String> {
+        let findings = self.checkout.judge(&self.agent, look).await;
         self.figures.compared += findings.receipts;
         self.figures.lost += findings.lost;
         self.figures.receipts = self.checkout.told();

@@ -24,6 +24,15 @@ const AT_ONCE: usize = 200;
 /// What an agent may have found wrong after a crash on an honest disk: bytes of which nobody was told.
 const HARMLESS: &[&str] = &["TAIL_CUT"];
 
+/// Which receipts are looked at one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// The newest of each till: each is asked for, and its document sent again.
+    Newest(usize),
+    /// The agent gives segments back as soon as the hub has them: it may know nothing of an older receipt, but nothing else of any.
+    Forgetting,
+}
+
 /// What a look at an agent found.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
@@ -36,22 +45,24 @@ pub struct Findings {
 }
 
 impl Checkout {
-    /// Holds an agent against what the tills were told: totals and stock against all receipts, and the `newest` receipts of each till one by one.
-    pub async fn judge(&mut self, agent: &Agent, newest: usize) -> Findings {
+    /// Holds an agent against what the tills were told: totals and stock against all receipts, and as many as `look` says one by one.
+    pub async fn judge(&mut self, agent: &Agent, look: Look) -> Findings {
         let mut findings = Findings::default();
-        if let Err(fault) = self.questions(agent, newest, &mut findings).await {
+        if let Err(fault) = self.questions(agent, look, &mut findings).await {
             findings.faults.push(fault);
         }
         findings
     }
 
-    async fn questions(&mut self, agent: &Agent, newest: usize, findings: &mut Findings) -> Result<(), String> {
+    async fn questions(&mut self, agent: &Agent, look: Look, findings: &mut Findings) -> Result<(), String> {
         let api = agent.api();
         for till in &self.tills {
-            till.ask(&api, findings).await?;
+            till.ask(&api, look, findings).await?;
         }
-        for till in &mut self.tills {
-            till.send_again(&api, newest, findings).await?;
+        if let Look::Newest(newest) = look {
+            for till in &mut self.tills {
+                till.send_again(&api, newest, findings).await?;
+            }
         }
         settle(self, agent, Deadline::new(LIMIT)).await?;
         self.totals(&api, findings).await?;
@@ -137,9 +148,13 @@ impl Till {
     }
 
     /// Asks for the newest receipts one by one.
-    async fn ask(&self, api: &Api, findings: &mut Findings) -> Result<(), String> {
+    async fn ask(&self, api: &Api, look: Look, findings: &mut Findings) -> Result<(), String> {
         for (number, stub) in self.told.iter().rev().take(NEWEST) {
             let answer = api.get(&self.path(*number)).await.map_err(|error| error.to_string())?;
+            if look == Look::Forgetting && answer.status == 404 {
+                continue;
+            }
+            findings.receipts += 1;
             let found: Option<ReceiptAnswer> =
                 serde_json::from_slice(&answer.body).ok().filter(|_| answer.is_success());
             let found = found.map(|found| self.stub(*number, found.receipt));

@@ -15,6 +15,7 @@ use super::drive::Drive;
 use super::medium::{Cut, Keep};
 use super::place::Place;
 use crate::agent::{Agent, Mqtt};
+use crate::checkout::judge::Look;
 use crate::checkout::{Checkout, verdict};
 use crate::compare::Report;
 use crate::hub::Hub;
@@ -25,6 +26,8 @@ use crate::wait::Deadline;
 /// Room for the agent's ballast and some hundred cuts' worth of small segments; only what is written takes memory.
 const DISK_BYTES: usize = 640 * 1024 * 1024;
 const AGENT: &str = "[journal]\nsegment_bytes = \"4MiB\"\nbytes_max = \"384MiB\"\nfree_bytes_min = \"16MiB\"\ncheckpoint_interval = \"200ms\"\n";
+/// Nothing is kept for longer than it must be.
+const RECLAIMING: &str = "retain = \"0s\"\n";
 const STORE: &str = "0042";
 /// For a start, for the operations until a cut, for the hub to have everything.
 const LIMIT: Duration = Duration::from_mins(3);
@@ -45,6 +48,8 @@ pub struct Options {
     pub cuts: u64,
     /// What everything by lot is drawn from.
     pub seed: u64,
+    /// The agent gives segments back as soon as the hub has them, and writes into their files again.
+    pub reclaiming: bool,
     /// Where the progress goes.
     pub progress: fn(&str),
 }
@@ -68,6 +73,8 @@ pub struct Figures {
     pub compared: usize,
     /// Starts without a state store.
     pub without_state: u64,
+    /// The highest number of a segment that was given back.
+    pub given_back: u64,
     /// Receipts at the end.
     pub receipts: usize,
     /// The comparison with the hub.
@@ -88,7 +95,7 @@ impl Figures {
     pub fn text(&self) -> String {
         let mut text = format!(
             "{} power cuts, {} of them during a start. Of {} blocks that were not flushed {} were left.\n\
-             {} receipts, compared {} times; lost after {} cuts: {}. Starts without a state store: {}.\n",
+             {} receipts, compared {} times; lost after {} cuts: {}. Starts without a state store: {}. Segments given back: {}.\n",
             self.cuts,
             self.while_opening,
             self.pending,
@@ -97,7 +104,8 @@ impl Figures {
             self.compared,
             self.losing,
             self.lost,
-            self.without_state
+            self.without_state,
+            self.given_back
         );
         text.push_str(&self.report.text());
         for fault in self.faults.iter().take(FAULTS_SHOWN) {
@@ -121,6 +129,7 @@ struct Rig {
     random: Random,
     /// The last one: what was not flushed, what was kept of it, and how that was chosen.
     cut: Option<(Keep, Cut)>,
+    reclaiming: bool,
     figures: Figures,
 }
 
@@ -129,7 +138,7 @@ pub async fn cuts(options: &Options) -> Outcome {
     if let Err(reason) = super::possible().await {
         return Outcome::Skipped(reason);
     }
-    let figures = match Rig::new(options.seed).await {
+    let figures = match Rig::new(options).await {
         Err(fault) => Figures { faults: vec![fault], ..Figures::default() },
         Ok(mut rig) => {
             if let Err(fault) = rig.run(options).await {
@@ -147,7 +156,7 @@ pub async fn lies(options: &Options) -> Outcome {
     if let Err(reason) = super::possible().await {
         return Outcome::Skipped(reason);
     }
-    let figures = match Rig::new(options.seed).await {
+    let figures = match Rig::new(options).await {
         Err(fault) => Figures { faults: vec![fault], ..Figures::default() },
         Ok(mut rig) => {
             if let Err(fault) = rig.lie(options).await {
@@ -161,22 +170,33 @@ pub async fn lies(options: &Options) -> Outcome {
 }
 
 impl Rig {
-    async fn new(seed: u64) -> Result<Self, String> {
+    async fn new(options: &Options) -> Result<Self, String> {
         let place = Place::take().await?;
         let drive = Drive::new(&place, DISK_BYTES).await?;
         let data = drive.path().join("data");
         std::fs::create_dir(&data).map_err(|error| format!("{}: {error}", data.display()))?;
         drive.sync().await?;
+        // Long sales where segments are to turn often.
+        let (more, long_in) = if options.reclaiming { (RECLAIMING, 2) } else { ("", 16) };
         let mqtt = Mqtt { url: format!("mqtt://127.0.0.1:{}", free_port()), identity: None };
         let broker = format!("[broker]\nembedded = true\nlisten = \"{}\"\n", mqtt.url.trim_start_matches("mqtt://"));
         let hub = Hub::new(&place.path().join("hub"), "hub", &mqtt, "sqlite:hub.db", &broker);
         // Configuration and log lie on an honest disk.
-        let agent = Agent::new(&place.path().join("agent"), STORE, "box1", &mqtt, AGENT);
+        let agent = Agent::new(&place.path().join("agent"), STORE, "box1", &mqtt, &(AGENT.to_owned() + more));
         std::os::unix::fs::symlink(&data, agent.data_dir()).map_err(|error| format!("a link: {error}"))?;
-        let checkout = Checkout::new(STORE, 5);
+        let checkout = Checkout::new(STORE, 5, long_in);
         let figures = Figures::default();
-        let mut rig =
-            Self { agent, hub, drive, place, checkout, random: Random::named(seed, "power"), cut: None, figures };
+        let mut rig = Self {
+            agent,
+            hub,
+            drive,
+            place,
+            checkout,
+            random: Random::named(options.seed, "power"),
+            cut: None,
+            reclaiming: options.reclaiming,
+            figures,
+        };
         rig.hub.start();
         rig.hub.ready().await;
         Ok(rig)
@@ -218,6 +238,10 @@ impl Rig {
             self.judge(number - 1, false).await?;
             if self.random.one_in(3) {
                 self.start_without_state().await?;
+            }
+            if self.reclaiming {
+                // What the hub has is given back in the middle of the sales that follow.
+                self.agent.drained(LIMIT).await;
             }
             self.drive.arm(1 + self.random.below(250)).await?;
             self.sell().await?;
@@ -307,8 +331,12 @@ impl Rig {
 
     async fn judge(&mut self, cut: u64, is_last: bool) -> Result<(), String> {
         let is_whole = self.checkout.told() < WHOLE_MAX || cut.is_multiple_of(WHOLE_EVERY) || is_last;
-        let newest = if is_whole { usize::MAX } else { NEWEST };
-        let findings = self.checkout.judge(&self.agent, newest).await;
+        let look = match (self.reclaiming, is_whole) {
+            (true, _) => Look::Forgetting,
+            (false, true) => Look::Newest(usize::MAX),
+            (false, false) => Look::Newest(NEWEST),
+        };
+        let findings = self.checkout.judge(&self.agent, look).await;
         self.figures.compared += findings.receipts;
         self.figures.lost += findings.lost;
         self.figures.losing += u64::from(findings.lost > 0);
@@ -320,6 +348,7 @@ impl Rig {
             self.figures.faults.extend(faults);
             self.figures.faults.truncate(FAULTS_MAX);
         }
+        self.figures.given_back = self.figures.given_back.max(self.first_segment().saturating_sub(1));
         match self.agent.process().and_then(Process::ended) {
             Some(status) => Err(format!("after cut {cut} the agent ended with {status} while it was asked")),
             None => Ok(()),
@@ -397,6 +426,13 @@ impl Rig {
     fn with_evidence(&self, fault: &str) -> String {
         let log = std::fs::read_to_string(self.log()).unwrap_or_default();
         format!("After cut {}: {fault}\nThe end of the agent's log:\n{}", self.figures.cuts, tail(&log))
+    }
+
+    /// The number of the oldest segment.
+    fn first_segment(&self) -> u64 {
+        let entries = std::fs::read_dir(self.agent.data_dir().join("journal")).into_iter().flatten().flatten();
+        let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".seg")?.parse().ok());
+        numbers.min().unwrap_or(0)
     }
 
     fn log(&self) -> PathBuf {
