@@ -274,3 +274,22 @@ fn damage_is_named_and_what_it_took_is_recorded_anew() {
     assert!(matches!(post(&mut owner, world.sale(3, "8.98")), Outcome::Recorded(_)), "what is lost is recorded anew");
     assert!(matches!(post(&mut owner, world.sale(4, "8.98")), Outcome::Duplicate(_)));
 }
+
+#[test]
+fn three_failed_syncs_within_an_hour_leave_only_the_draining() {
+    let world = World::new("");
+    let failure =
+        Failure { call: Call::Sync, after: 0, for_ever: true, kind: std::io::ErrorKind::Other, short_bytes: 0 };
+    for number in 1..=3 {
+        let mut owner = world.start();
+        world.disk.fail(Some(failure));
+        let (request, _answer) = submit(vec![world.sale(number, "8.98")]);
+        assert!(owner.serve(vec![request], &world.inbox).is_err(), "the sync failed");
+        drop(owner);
+        world.disk.kill();
+    }
+    let mut owner = world.start();
+    let (request, mut answer) = submit(vec![world.sale(4, "8.98")]);
+    owner.serve(vec![request], &world.inbox).unwrap();
+    assert_eq!(answer.try_recv().unwrap(), Err(Refused::DrainOnly), "the notes survived the disk that took nothing");
+}

@@ -16,7 +16,7 @@ use super::frame::{self, Seed};
 use super::index::{self, Meta};
 use super::limits::{FRAME_HEADER_BYTES, QUARANTINE_BYTES_MAX};
 use super::scan::{self, Content, Items, Run};
-use super::segment::{SegmentHeader, path, segment_name};
+use super::segment::{self, SegmentHeader, path, segment_name};
 use super::table::{Entry, Head, Table};
 use super::types::{Damage, Gone, GoneReason, IdentityKey, JournalError, Scrubbed};
 use super::walk::{Step, Walk};
@@ -25,18 +25,22 @@ use super::writer::to_u32;
 pub(super) const QUARANTINE: &str = "quarantine";
 const PAGE_BYTES: usize = 4096;
 
-/// Reads the first `length` bytes of a file; what lies behind its end or cannot be read is zeros.
-pub(super) fn read_tolerant(file: &dyn DiskFile, length: usize) -> Vec<u8> {
+/// Reads the first `length` bytes of a file; what lies behind its end or cannot be read is zeros. A file of which nothing can be read is
+/// an error: whatever is wrong with it, it does not hold zeros.
+pub(super) fn read_tolerant(file: &dyn DiskFile, length: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; length];
-    if file.read_at(&mut bytes, 0).is_ok() {
-        return bytes;
-    }
+    let Err(mut error) = file.read_at(&mut bytes, 0) else { return Ok(bytes) };
+    let mut is_readable = false;
     for (index, page) in bytes.chunks_mut(PAGE_BYTES).enumerate() {
-        if file.read_at(page, (index * PAGE_BYTES) as u64).is_err() {
-            page.fill(0);
+        match file.read_at(page, (index * PAGE_BYTES) as u64) {
+            Ok(_) => is_readable = true,
+            Err(source) => {
+                page.fill(0);
+                error = source;
+            }
         }
     }
-    bytes
+    if is_readable { Ok(bytes) } else { Err(error) }
 }
 
 /// Keeps raw bytes below `quarantine/`. `None` where there is no room for them: naming what is lost matters more.
@@ -149,8 +153,12 @@ impl Journal {
 
     fn check_open(&mut self) -> Result<Option<Damage>, JournalError> {
         let (number, end) = (self.open.number, self.open.end);
+        if let Some(damage) = self.name_open()? {
+            return Ok(Some(damage));
+        }
         let seed = Seed::new(self.nonce, number);
-        let bytes = read_tolerant(self.open.file.as_ref(), end as usize);
+        let bytes = read_tolerant(self.open.file.as_ref(), end as usize)
+            .map_err(|source| JournalError::Disk { what: "read the open segment to check it", source })?;
         let (mut before, after) = edges(&self.open.content.runs, &self.table);
         let mut checked =
             check_segment(&bytes, seed, (self.open.header_bytes, end), (&mut before, &self.cursor), &after);
@@ -176,6 +184,25 @@ impl Journal {
         Ok(Some(damage(number, &checked.bad, quarantined, gone, "bytes of a segment are damaged")))
     }
 
+    /// Where somebody removed the file that is appended to, its bytes are still there for who has it open, and for nobody after: they are
+    /// written into a file of that name again.
+    fn name_open(&mut self) -> Result<Option<Damage>, JournalError> {
+        let (number, end) = (self.open.number, self.open.end);
+        match self.disk.open_read(&path(&segment_name(number))) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Ok(_) | Err(_) => return Ok(None),
+        }
+        let bytes = read_tolerant(self.open.file.as_ref(), end as usize)
+            .map_err(|source| JournalError::Disk { what: "read the open segment", source })?;
+        let disk = Arc::clone(&self.disk);
+        let made =
+            segment::make(disk.as_ref(), number, &bytes, self.open.header_bytes, self.config.segment_bytes, None);
+        let made = made.map_err(|error| self.poison("write the open segment again", error))?;
+        self.open.file = made.file;
+        self.open.allocated = made.bytes;
+        Ok(Some(damage(number, &[], Vec::new(), Vec::new(), "the file of the open segment was gone; it was written again")))
+    }
+
     fn header_of(&self, number: u32, table: Vec<Entry>) -> SegmentHeader {
         let (nonce, source, wall) = (self.nonce, self.source.clone(), self.wall_last);
         SegmentHeader { number, nonce, proven: 0, previous_end: 0, recycled: true, wall, source, table }
@@ -195,7 +222,8 @@ impl Journal {
             Err(source) => return Err(JournalError::Disk { what: "open a segment to check it", source }),
         };
         let seed = Seed::new(old.nonce, number);
-        let bytes = read_tolerant(file.as_ref(), old.end as usize);
+        let bytes = read_tolerant(file.as_ref(), old.end as usize)
+            .map_err(|source| JournalError::Disk { what: "read a segment to check it", source })?;
         let (mut before, after) = edges(&old.runs, &self.table);
         let table = self.table_of(&old, &bytes);
         let mut checked = check_segment(&bytes, seed, (old.header_bytes, old.end), (&mut before, &self.cursor), &after);
@@ -302,6 +330,7 @@ impl Journal {
         let Some((span, from)) = span else {
             self.scrub_at = (0, 0);
             done.round_done = true;
+            done.damage.extend(self.name_open()?);
             return Ok(done);
         };
         let whole = match Walk::open(self.disk.as_ref(), span.number, span.nonce, from, span.end) {

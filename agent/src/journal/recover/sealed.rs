@@ -75,7 +75,7 @@ impl Recovery {
         let number = found.number;
         let seed = Seed::new(nonce, number);
         let length = known_end.unwrap_or_else(|| file_length(found.bytes));
-        let bytes = read_tolerant(found.file.as_ref(), length as usize);
+        let bytes = read_tolerant(found.file.as_ref(), length as usize).map_err(failed("read a segment"))?;
         let items = scan::items(&bytes, seed, 0).items;
         let header_bytes = found
             .header
