@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use counterfoil_proto::id::{LaneKey, Seq};
+use counterfoil_proto::planted::{self, Bug};
 use counterfoil_proto::time::WallTime;
 
 use super::Journal;
@@ -42,7 +44,12 @@ impl Journal {
 
     /// Whether a segment's records are safe at the hub, all of them.
     fn segment_is_safe(&self, sealed: &Sealed) -> bool {
-        sealed.runs.iter().all(|run| run.last <= self.cursor.place(run.key).marks.safe)
+        sealed.runs.iter().all(|run| run.last <= self.safe(run.key))
+    }
+
+    fn safe(&self, key: LaneKey) -> Seq {
+        let marks = self.cursor.place(key).marks;
+        if planted::is(Bug::ReclaimPastSafe) { marks.stored } else { marks.safe }
     }
 
     /// How many segments, oldest first, could go but for the snapshot; and how many may go.
@@ -81,7 +88,7 @@ impl Journal {
         }
         let leaving: Vec<Arc<Sealed>> = self.sealed.iter().take(count).cloned().collect();
         for run in leaving.iter().flat_map(|sealed| &sealed.runs) {
-            assert!(run.last <= self.cursor.place(run.key).marks.safe, "only what is safe is given back");
+            assert!(run.last <= self.safe(run.key), "only what is safe is given back");
             self.cursor.raise_floor(run.key, run.last);
         }
         self.forget_epochs(&leaving);

@@ -102,6 +102,8 @@ pub(crate) struct StoreBox {
     pub(crate) image: Option<(SimDisk, Shelf)>,
     /// The seed of the next start, where another box shares it.
     pub(crate) next_env: Option<u64>,
+    /// When its sender is to be asked next.
+    pub(crate) wake_at: Option<u64>,
 }
 
 impl StoreBox {
@@ -124,6 +126,7 @@ impl StoreBox {
             past: Past::default(),
             image: None,
             next_env: None,
+            wake_at: None,
         }
     }
 
@@ -143,6 +146,7 @@ impl StoreBox {
             past: self.past,
             image: None,
             next_env: None,
+            wake_at: None,
         }
     }
 
@@ -154,6 +158,7 @@ impl StoreBox {
     /// Starts the process.
     pub(crate) fn start(&mut self, now: u64) -> Result<(), Died> {
         self.life += 1;
+        self.wake_at = None;
         let seed = self.next_env.take().unwrap_or_else(|| self.env_seed(self.life));
         let (env, script) = Env::scripted(seed);
         script.advance_ms(now);
