@@ -4,6 +4,7 @@
 //! behind it, and the cursor that says so is on the disk. Not known here: how safety is learned.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 
 use counterfoil_proto::id::{LaneKey, Seq};
@@ -15,6 +16,7 @@ use super::catalog::Sealed;
 use super::disk::Disk;
 use super::limits::JournalConfig;
 use super::segment::{DIR, index_name, path, segment_name, spare_name};
+use super::writer::is_full;
 use super::types::{Figures, JournalError, Position, Reclaimed, Room};
 
 pub(super) const BALLAST: &str = "journal/ballast";
@@ -165,10 +167,16 @@ impl Journal {
         let left = left(self.used_bytes());
         if self.ballast_bytes == 0 {
             // Full until the ballast and a segment or two fit: accepting on the last byte would only bring it back at once.
-            if left < self.config.ballast_bytes() + 2 * turn || make_ballast(self.disk.as_ref(), &self.config).is_err()
-            {
-                self.is_short = true;
-                return Ok(Room::Full);
+            let fits = left >= self.config.ballast_bytes() + 2 * turn;
+            let full = Err(io::ErrorKind::StorageFull.into());
+            match if fits { make_ballast(self.disk.as_ref(), &self.config) } else { full } {
+                Ok(()) => {}
+                Err(error) if is_full(&error) => {
+                    self.is_short = true;
+                    return Ok(Room::Full);
+                }
+                // A disk that failed takes nothing more until the next start: waiting for room would be for ever.
+                Err(error) => return Err(self.poison("make the ballast", error)),
             }
             self.ballast_bytes = self.config.ballast_bytes();
             self.is_short = false;

@@ -680,7 +680,7 @@ impl World {
         // Where what it contradicts was given back, a document that was kept beside it is the first one of its identity.
         let identity = (self.tills.documents[document].source.clone(), self.tills.documents[document].identity.clone());
         let is_alone = self.tills.identities.get(&identity).is_some_and(|documents| documents.len() == 1);
-        if is_there && is_alone && !past.is_damaged && !past.is_odd && past.excused_until == 0 {
+        if is_there && is_alone && past.damages == 0 && !past.is_odd && past.excused_until == 0 {
             self.find(format!("box {index}: document {document} was recorded twice"));
         }
         let heard = Heard { store: index, life: self.boxes[index].life, at: self.now, key };
