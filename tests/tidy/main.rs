@@ -198,3 +198,30 @@ fn every_member_has_the_lints_of_the_workspace_and_no_empty_test_binary() {
     }
     none("Manifests of the members", &findings);
 }
+
+#[test]
+fn no_shipping_build_has_planted_bugs() {
+    let mut findings = Vec::new();
+    for member in members().into_iter().filter(|member| member != "tests/sim") {
+        let (_, table) = manifest(&format!("{member}/Cargo.toml"));
+        let default = table.get("features").and_then(|features| features.get("default")).and_then(Value::as_array);
+        if default.is_some_and(|default| {
+            default.iter().any(|name| name.as_str().is_some_and(|name| name.contains("planted")))
+        }) {
+            findings.push(format!("{member}: a default feature plants bugs"));
+        }
+        for section in ["dependencies", "dev-dependencies", "build-dependencies"] {
+            for (name, value) in table.get(section).and_then(Value::as_table).into_iter().flatten() {
+                let features = value.get("features").and_then(Value::as_array).into_iter().flatten();
+                if features.filter_map(Value::as_str).any(|feature| feature.contains("planted")) {
+                    findings.push(format!("{member}: {name} is taken with planted bugs"));
+                }
+            }
+        }
+    }
+    let (text, _) = manifest("Cargo.toml");
+    if text.contains("planted") {
+        findings.push("the workspace's dependencies plant bugs".to_owned());
+    }
+    none("Bugs are planted for the simulator alone", &findings);
+}

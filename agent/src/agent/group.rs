@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use counterfoil_proto::id::RecordKey;
+use counterfoil_proto::planted::{self, Bug};
 use counterfoil_proto::record::facts::Facts;
 use counterfoil_proto::record::flag::IDENTITY_CONFLICT;
 use counterfoil_proto::record::{Envelope, Flag, Kind, Prepared, Record};
@@ -98,7 +99,8 @@ impl Stager<'_> {
             let receipt = self.append(group, prepared, None)?;
             return Ok(Outcome::Recorded(Receipt { warnings: std::mem::take(&mut prepared.warnings), ..receipt }));
         };
-        if first.content_digest == prepared.envelope.content_digest {
+        let is_same = first.content_digest == prepared.envelope.content_digest;
+        if is_same || planted::is(Bug::DuplicateWithoutDigest) {
             return Ok(Outcome::Duplicate(receipt(first_key, &first, true)));
         }
         let identity = prepared.envelope.identity.as_deref().unwrap_or_default();
@@ -136,7 +138,11 @@ impl Stager<'_> {
         let epoch = if let Some(epoch) = self.journal.epoch() {
             epoch
         } else {
-            let epoch = counterfoil_proto::id::Epoch(self.env.random_bytes()?);
+            let parent = self.journal.parent().filter(|_| planted::is(Bug::SequenceContinued));
+            let epoch = match parent {
+                Some(parent) => parent.epoch,
+                None => counterfoil_proto::id::Epoch(self.env.random_bytes()?),
+            };
             self.journal.start_epoch(epoch);
             epoch
         };
@@ -198,7 +204,12 @@ impl Stager<'_> {
             Found::Pending(position) => {
                 Ok(group.at(position).map(|staged| (staged.key, staged.record.envelope.clone())))
             }
-            Found::Synced(position) => read_envelope(self.journal, position),
+            Found::Synced(position) => {
+                let found = read_envelope(self.journal, position)?;
+                let now = self.env.wall();
+                let is_old = |envelope: &Envelope| now.0.saturating_sub(envelope.recorded_at.0) > 20_000;
+                Ok(found.filter(|(_, envelope)| !planted::is(Bug::DuplicateExpires) || !is_old(envelope)))
+            }
         }
     }
 }

@@ -328,3 +328,22 @@ fn a_return_beyond_its_receipt_is_flagged_as_it_was_forecast_and_recorded_all_th
     let further = forecast(&mut owner, vec![world.return_of(6, 1, 1), world.return_of(7, 77, 1)]);
     assert_eq!((codes(&further[0]), codes(&further[1])), (vec!["OVER_RETURN"], vec![]));
 }
+
+#[test]
+fn three_failed_syncs_within_an_hour_leave_only_the_draining() {
+    let world = World::new("");
+    let failure =
+        Failure { call: Call::Sync, after: 0, for_ever: true, kind: std::io::ErrorKind::Other, short_bytes: 0 };
+    for number in 1..=3 {
+        let mut owner = world.start();
+        world.disk.fail(Some(failure));
+        let (request, _answer) = submit(vec![world.sale(number, "8.98")]);
+        assert!(owner.serve(vec![request], &world.inbox).is_err(), "the sync failed");
+        drop(owner);
+        world.disk.kill();
+    }
+    let mut owner = world.start();
+    let (request, mut answer) = submit(vec![world.sale(4, "8.98")]);
+    owner.serve(vec![request], &world.inbox).unwrap();
+    assert_eq!(answer.try_recv().unwrap(), Err(Refused::DrainOnly), "the notes survived the disk that took nothing");
+}

@@ -16,7 +16,7 @@ use super::frame::{self, Seed};
 use super::index::{self, Meta};
 use super::limits::{FRAME_HEADER_BYTES, QUARANTINE_BYTES_MAX};
 use super::scan::{self, Content, Items, Run};
-use super::segment::{SegmentHeader, path, segment_name};
+use super::segment::{self, SegmentHeader, path, segment_name};
 use super::table::{Entry, Head, Table};
 use super::types::{Damage, Gone, GoneReason, IdentityKey, JournalError, Scrubbed};
 use super::walk::{Step, Walk};
@@ -162,6 +162,9 @@ impl Journal {
 
     fn check_open(&mut self) -> Result<Option<Damage>, JournalError> {
         let (number, end) = (self.open.number, self.open.end);
+        if let Some(damage) = self.name_open()? {
+            return Ok(Some(damage));
+        }
         let seed = Seed::new(self.nonce, number);
         let bytes = read_tolerant(self.open.file.as_ref(), end as usize)
             .map_err(|source| JournalError::Disk { what: "read a segment to check it", source })?;
@@ -188,6 +191,31 @@ impl Journal {
         self.open.content = checked.content;
         let gone = self.add_gone(&self.open.content.gone.clone());
         Ok(Some(damage(number, &checked.bad, quarantined, gone, "bytes of a segment are damaged")))
+    }
+
+    /// Where somebody removed the file that is appended to, its bytes are still there for who has it open, and for nobody after: they are
+    /// written into a file of that name again.
+    fn name_open(&mut self) -> Result<Option<Damage>, JournalError> {
+        let (number, end) = (self.open.number, self.open.end);
+        match self.disk.open_read(&path(&segment_name(number))) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Ok(_) | Err(_) => return Ok(None),
+        }
+        let bytes = read_tolerant(self.open.file.as_ref(), end as usize)
+            .map_err(|source| JournalError::Disk { what: "read the open segment", source })?;
+        let disk = Arc::clone(&self.disk);
+        let made =
+            segment::make(disk.as_ref(), number, &bytes, self.open.header_bytes, self.config.segment_bytes, None);
+        let made = made.map_err(|error| self.poison("write the open segment again", error))?;
+        self.open.file = made.file;
+        self.open.allocated = made.bytes;
+        Ok(Some(damage(
+            number,
+            &[],
+            Vec::new(),
+            Vec::new(),
+            "the file of the open segment was gone; it was written again",
+        )))
     }
 
     fn header_of(&self, number: u32, table: Vec<Entry>) -> SegmentHeader {
@@ -317,6 +345,7 @@ impl Journal {
         let Some((span, from)) = span else {
             self.scrub_at = (0, 0);
             done.round_done = true;
+            done.damage.extend(self.name_open()?);
             return Ok(done);
         };
         let whole = match Walk::open(self.disk.as_ref(), span.number, span.nonce, from, span.end) {

@@ -39,6 +39,8 @@ pub trait Disk: Debug + Send + Sync {
     fn lock(&self, name: &str) -> io::Result<Box<dyn DiskLock>>;
     /// Bytes that may still be allocated.
     fn free_bytes(&self) -> io::Result<u64>;
+    /// Writes a small file even where a sync failed before: a word for the next start, which may not be there then.
+    fn write_aside(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
 }
 
 /// An open file. Writes are visible to readers at once and durable after [`DiskFile::sync_data`].
@@ -164,6 +166,14 @@ impl Disk for OsDisk {
     fn free_bytes(&self) -> io::Result<u64> {
         let status = rustix::fs::statvfs(&self.root)?;
         Ok(status.f_bavail.saturating_mul(status.f_frsize))
+    }
+
+    fn write_aside(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).open(self.root.join(name))?;
+        file.write_all_at(bytes, 0)?;
+        // What this sync says changes nothing: the disk is closed, or is about to be.
+        drop(file.sync_all());
+        Ok(())
     }
 }
 

@@ -150,7 +150,11 @@ impl Reader {
                 Reached::Stale => {}
             }
         }
-        Ok(Read::NotYet)
+        // Its segment is in the catalog all the while, and its file is not there.
+        Ok(match self.current().seek(key, from) {
+            Some((span, _)) => Read::Damaged { segment: span.number },
+            None => Read::NotYet,
+        })
     }
 
     /// Takes out the place kept for the lane, or makes one; `None` where the record is in no segment or its file just went away.

@@ -4,8 +4,11 @@
 //! behind it, and the cursor that says so is on the disk. Not known here: how safety is learned.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 
+use counterfoil_proto::id::{LaneKey, Seq};
+use counterfoil_proto::planted::{self, Bug};
 use counterfoil_proto::time::WallTime;
 
 use super::Journal;
@@ -14,6 +17,7 @@ use super::disk::Disk;
 use super::limits::JournalConfig;
 use super::segment::{DIR, index_name, path, segment_name, spare_name};
 use super::types::{Figures, JournalError, Position, Reclaimed, Room};
+use super::writer::is_full;
 
 pub(super) const BALLAST: &str = "journal/ballast";
 
@@ -42,7 +46,12 @@ impl Journal {
 
     /// Whether a segment's records are safe at the hub, all of them.
     fn segment_is_safe(&self, sealed: &Sealed) -> bool {
-        sealed.runs.iter().all(|run| run.last <= self.cursor.place(run.key).marks.safe)
+        sealed.runs.iter().all(|run| run.last <= self.safe(run.key))
+    }
+
+    fn safe(&self, key: LaneKey) -> Seq {
+        let marks = self.cursor.place(key).marks;
+        if planted::is(Bug::ReclaimPastSafe) { marks.stored } else { marks.safe }
     }
 
     /// How many segments, oldest first, could go but for the snapshot; and how many may go.
@@ -81,7 +90,7 @@ impl Journal {
         }
         let leaving: Vec<Arc<Sealed>> = self.sealed.iter().take(count).cloned().collect();
         for run in leaving.iter().flat_map(|sealed| &sealed.runs) {
-            assert!(run.last <= self.cursor.place(run.key).marks.safe, "only what is safe is given back");
+            assert!(run.last <= self.safe(run.key), "only what is safe is given back");
             self.cursor.raise_floor(run.key, run.last);
         }
         self.forget_epochs(&leaving);
@@ -158,10 +167,16 @@ impl Journal {
         let left = left(self.used_bytes());
         if self.ballast_bytes == 0 {
             // Full until the ballast and a segment or two fit: accepting on the last byte would only bring it back at once.
-            if left < self.config.ballast_bytes() + 2 * turn || make_ballast(self.disk.as_ref(), &self.config).is_err()
-            {
-                self.is_short = true;
-                return Ok(Room::Full);
+            let fits = left >= self.config.ballast_bytes() + 2 * turn;
+            let full = Err(io::ErrorKind::StorageFull.into());
+            match if fits { make_ballast(self.disk.as_ref(), &self.config) } else { full } {
+                Ok(()) => {}
+                Err(error) if is_full(&error) => {
+                    self.is_short = true;
+                    return Ok(Room::Full);
+                }
+                // A disk that failed takes nothing more until the next start: waiting for room would be for ever.
+                Err(error) => return Err(self.poison("make the ballast", error)),
             }
             self.ballast_bytes = self.config.ballast_bytes();
             self.is_short = false;

@@ -191,6 +191,7 @@ impl Content {
         offset: u32,
         reason: GoneReason,
     ) {
+        table.admit(entries);
         for entry in entries {
             table.entry(entry.epoch, entry.parent);
             for (lane, head) in entry.lanes() {

@@ -57,12 +57,32 @@ impl Table {
     pub(crate) fn entry(&mut self, epoch: Epoch, parent: Option<Epoch>) -> &mut Entry {
         let known = self.entries.iter().rposition(|entry| entry.epoch == epoch);
         let index = known.unwrap_or_else(|| {
-            self.entries.push(Entry::new(epoch, parent));
-            self.entries.len() - 1
+            let at = self.place_of(epoch, None);
+            self.entries.insert(at, Entry::new(epoch, parent));
+            at
         });
         let entry = &mut self.entries[index];
         entry.parent = entry.parent.or(parent);
         entry
+    }
+
+    /// Takes in epochs that are stated oldest first, each before the one that is stated after it: a later statement may name an epoch
+    /// that went before one that is known already, and the last of all is what the next epoch descends from.
+    pub(crate) fn admit(&mut self, entries: &[Entry]) {
+        let mut after = None;
+        for entry in entries.iter().rev() {
+            if self.get(entry.epoch).is_none() {
+                let at = self.place_of(entry.epoch, after);
+                self.entries.insert(at, Entry::new(entry.epoch, entry.parent));
+            }
+            after = Some(entry.epoch);
+        }
+    }
+
+    /// Where an unknown epoch belongs: before the one that follows it, before its child, or last.
+    fn place_of(&self, epoch: Epoch, after: Option<Epoch>) -> usize {
+        let follows = |known: &Entry| Some(known.epoch) == after || known.parent == Some(epoch);
+        self.entries.iter().position(follows).unwrap_or(self.entries.len())
     }
 
     pub(crate) fn get(&self, epoch: Epoch) -> Option<&Entry> {
@@ -183,5 +203,30 @@ impl GroupHeader {
             wall: WallTime(pieces.i64()?),
             entries: decode_entries(&mut pieces)?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(table: &Table) -> Vec<u8> {
+        table.entries.iter().map(|entry| entry.epoch.0[0]).collect()
+    }
+
+    fn entry(epoch: u8, parent: Option<u8>) -> Entry {
+        Entry::new(Epoch([epoch; 16]), parent.map(|parent| Epoch([parent; 16])))
+    }
+
+    #[test]
+    fn epochs_that_are_stated_late_stand_before_those_that_followed_them() {
+        let mut table = Table::default();
+        table.entry(Epoch([3; 16]), Some(Epoch([2; 16])));
+        table.admit(&[entry(1, None), entry(2, Some(1)), entry(3, Some(2)), entry(4, Some(3))]);
+        assert_eq!(order(&table), [1, 2, 3, 4]);
+        let mut table = Table::default();
+        table.entry(Epoch([2; 16]), Some(Epoch([1; 16])));
+        table.admit(&[entry(1, None)]);
+        assert_eq!(order(&table), [1, 2], "the newest is what the next one descends from");
     }
 }

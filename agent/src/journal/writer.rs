@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use counterfoil_proto::id::{Chain, Digest, Lane, LaneKey, RecordKey, Seq};
+use counterfoil_proto::planted::{self, Bug};
 use counterfoil_proto::time::WallTime;
 
 use super::catalog::Sealed;
@@ -242,7 +243,14 @@ impl Journal {
         if let Err(source) = self.open.file.write_at(&group.buffer, start) {
             return Err(self.take_back(start, source));
         }
-        if let Err(source) = self.open.file.sync_data() {
+        let is_synced = if planted::is(Bug::AnswerBeforeSync) {
+            Ok(())
+        } else if planted::is(Bug::RetryAfterFailedSync) {
+            self.open.file.sync_data().or_else(|_| self.open.file.sync_data())
+        } else {
+            self.open.file.sync_data()
+        };
+        if let Err(source) = is_synced {
             // Never again: the kernel may call pages clean that never reached the medium.
             self.poisoned = true;
             return Err(JournalError::Disk { what: "sync a group", source });

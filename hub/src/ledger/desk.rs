@@ -39,6 +39,18 @@ async fn ensure_agent(tx: &mut dyn Transaction, source: &Source) -> Result<(), L
     tx.execute_many(sql, vec![source_params(source)]).await
 }
 
+fn read_lineage(bytes: Option<Vec<u8>>) -> Result<Lineage, LedgerError> {
+    bytes.map_or_else(|| Ok(Lineage::default()), |bytes| postcard::from_bytes(&bytes).map_err(|_| LedgerError::Shape))
+}
+
+/// How much of an agent's history a snapshot reflects: the place of its newest epoch, and the records of that.
+fn reflects(lineage: &Lineage, positions: &Positions) -> (usize, u64) {
+    let place = |epoch| lineage.epochs.iter().position(|known| known.epoch == epoch).map_or(0, |index| index + 1);
+    let newest = positions.heads.iter().map(|(key, _)| place(key.epoch)).max().unwrap_or(0);
+    let records = positions.heads.iter().filter(|(key, _)| place(key.epoch) == newest).map(|(_, last)| last.0);
+    (newest, records.fold(0, u64::saturating_add))
+}
+
 impl SqlLedger {
     async fn take_hello(&self, source: &Source, hello: &Hello) -> Result<Welcomed, LedgerError> {
         let lanes: BTreeSet<LaneOf> = hello
@@ -57,7 +69,7 @@ impl SqlLedger {
             for head in &heads.lanes {
                 let lane = LaneKey { epoch: heads.epoch, lane: head.lane };
                 let Some(held) = held.iter_mut().find(|held| held.of.1 == lane) else { continue };
-                let incidents = held.state.hello(head);
+                let incidents = held.state.hello(head, heads.live);
                 held.state_head(head.last);
                 raised.extend(incidents.iter().map(|incident| of_incident(&held.of, incident)));
             }
@@ -81,10 +93,7 @@ impl SqlLedger {
         ensure_agent(tx, source).await?;
         let sql = "SELECT lineage FROM agents WHERE store_id = $1 AND agent_id = $2 FOR UPDATE";
         let row = watch::first(tx.query(sql, source_params(source)).await?).ok_or(LedgerError::Shape)?;
-        let mut lineage = match row.read().bytes_or_null()? {
-            Some(bytes) => postcard::from_bytes(&bytes).map_err(|_| LedgerError::Shape)?,
-            None => Lineage::default(),
-        };
+        let mut lineage = read_lineage(row.read().bytes_or_null()?)?;
         let incidents = lineage.hello(&hello.epochs, hello.page == 0);
         let is_clone = incidents.iter().any(|incident| matches!(incident, LineageIncident::Clone { .. }));
         let raised = incidents.iter().map(|incident| of_lineage(source, incident)).collect();
@@ -131,17 +140,24 @@ impl SqlLedger {
         let payload = postcard::to_extend(part, Vec::new()).map_err(|_| LedgerError::Shape)?;
         let mut tx = self.database.begin(Role::Desk).await?;
         ensure_agent(&mut *tx, source).await?;
-        let sql = "SELECT session, positions_session, positions_round FROM agents \
+        let sql = "SELECT lineage, positions_session, positions_round FROM agents \
             WHERE store_id = $1 AND agent_id = $2 FOR UPDATE";
         let row = watch::first(tx.query(sql, source_params(source)).await?).ok_or(LedgerError::Shape)?;
         let mut row = row.read();
-        let (session, applied, applied_round) =
-            (row.array_or_null::<16>()?, row.array_or_null::<16>()?, row.int_or_null()?);
+        let lineage = read_lineage(row.bytes_or_null()?)?;
+        let (applied, applied_round) = (row.array_or_null::<16>()?, row.int_or_null()?);
         let round = i64::from(part.round);
-        let is_stale = applied == Some(part.session.0) && applied_round.is_some_and(|applied| applied >= round)
-            || applied == session && session.is_some() && session != Some(part.session.0);
-        if is_stale {
-            return tx.rollback().await;
+        if let (Some(session), Some(round)) = (applied, applied_round) {
+            let sql = "SELECT payload FROM positions \
+                WHERE store_id = $1 AND agent_id = $2 AND session = $3 AND round = $4 AND part = 0";
+            let mut params = source_params(source);
+            params.extend([session.into(), round.into()]);
+            let known = watch::first(tx.query(sql, params).await?).map(|row| row.read().bytes()).transpose()?;
+            let known = known.and_then(|bytes| postcard::from_bytes::<Positions>(&bytes).ok());
+            // What the snapshot reflects decides, not when it came: it may be late, or be played again.
+            if known.is_some_and(|known| reflects(&lineage, part) <= reflects(&lineage, &known)) {
+                return tx.rollback().await;
+            }
         }
         let mut params = source_params(source);
         params.extend([part.session.0.into(), round.into()]);

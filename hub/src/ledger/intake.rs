@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use counterfoil_proto::id::{Digest, LaneKey, RecordKey, Seq, SeqRange, SessionId, Source};
+use counterfoil_proto::planted::{self, Bug};
 use counterfoil_proto::record::flag;
 use counterfoil_proto::sync::receiver::{Incident, LaneState, Plan, Verdict};
 
@@ -148,6 +149,10 @@ impl SqlLedger {
         let lanes: BTreeSet<LaneOf> =
             arrivals.iter().map(|arrival| (arrival.source.clone(), arrival.batch.head.first.lane_key())).collect();
         let (mut tx, mut held) = self.hold(Role::Intake, &lanes).await?;
+        if planted::is(Bug::WatermarkOutsideLock) {
+            tx.rollback().await?;
+            tx = self.database.begin(Role::Intake).await?;
+        }
         let sources: BTreeSet<&Source> = arrivals.iter().map(|arrival| &arrival.source).collect();
         let sessions = sessions(&mut *tx, &sources).await?;
         let mut ahead = self.load_known(&mut *tx, arrivals, &mut held, careful).await?;
@@ -168,6 +173,11 @@ impl SqlLedger {
             judge(lane, arrival, &mut rows, &mut latecomers, &mut raised);
         }
         advance(&mut *tx, &mut held, &mut raised).await?;
+        if planted::is(Bug::WatermarkApart) {
+            self.write_lanes(&mut *tx, &mut held).await?;
+            tx.commit().await?;
+            tx = self.database.begin(Role::Intake).await?;
+        }
         tx.copy(&RECORDS, rows).await?;
         tx.execute_many("INSERT INTO late (stream, seq, fork) VALUES ($1, $2, $3)", latecomers).await?;
         self.write_lanes(&mut *tx, &mut held).await?;

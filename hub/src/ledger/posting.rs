@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use counterfoil_proto::id::{AgentId, Epoch, Lane, RecordKey, Seq, Source, StoreId};
+use counterfoil_proto::planted::{self, Bug};
 use counterfoil_proto::record::flag;
 
 use super::intake::raise;
@@ -103,6 +104,12 @@ impl SqlLedger {
             (records, readings)
         });
         let (records, readings) = looked_at.await.ok_or(LedgerError::Shape)?;
+        if planted::is(Bug::PositionBelow) {
+            let next = vec![Value::from(first_position.saturating_add(count))];
+            tx.execute_many("UPDATE poster SET next_position = $1 WHERE one = 1", vec![next]).await?;
+            tx.commit().await?;
+            tx = self.database.begin(Role::Posting).await?;
+        }
         let effects = settle_identities(&mut *tx, first_position, &records, readings).await?;
         write(&mut *tx, first_position, &records, late, posted, effects).await?;
         let next = vec![Value::from(first_position.saturating_add(count))];

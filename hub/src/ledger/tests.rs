@@ -361,16 +361,17 @@ async fn a_snapshot_of_stock_applies_whole_and_only_if_newer() {
     for place in places() {
         let ledger = place.open().await;
         let one = source("0001", "a");
-        hello(&ledger, &one, SESSION, vec![]).await;
-        let part = |session: SessionId, round: u32, part: u16| Positions {
+        let history = |records| vec![heads(epoch(1), records, None, vec![])];
+        hello(&ledger, &one, SESSION, history(2)).await;
+        let part = |session: SessionId, round: u32, records: u64, part: u16| Positions {
             session,
             round,
             part,
             parts: 2,
             taken_at: WallTime(0),
-            heads: vec![],
+            heads: vec![(LaneKey { epoch: epoch(1), lane: Lane::Trade }, Seq(records))],
             items: vec![PositionItem {
-                item_id: format!("{round}/{part}"),
+                item_id: format!("{records}/{part}"),
                 unit: "EA".to_owned(),
                 on_hand: None,
                 delta: "1".to_owned(),
@@ -381,22 +382,24 @@ async fn a_snapshot_of_stock_applies_whole_and_only_if_newer() {
             let parts = views.iter().flat_map(|view| view.parts.iter());
             parts.flat_map(|part| part.items.iter().map(|item| item.item_id.clone())).collect()
         };
-        ledger.positions(&one, &part(SESSION, 2, 1)).await.unwrap();
+        ledger.positions(&one, &part(SESSION, 1, 2, 1)).await.unwrap();
         assert!(items().await.is_empty());
-        ledger.positions(&one, &part(SESSION, 2, 0)).await.unwrap();
+        ledger.positions(&one, &part(SESSION, 1, 2, 0)).await.unwrap();
         assert_eq!(items().await, vec!["2/0", "2/1"]);
-        ledger.positions(&one, &part(SESSION, 1, 0)).await.unwrap();
-        ledger.positions(&one, &part(SESSION, 1, 1)).await.unwrap();
-        ledger.positions(&one, &part(SESSION, 3, 0)).await.unwrap();
-        assert_eq!(items().await, vec!["2/0", "2/1"], "older and half ones change nothing");
+        ledger.positions(&one, &part(SESSION, 2, 3, 0)).await.unwrap();
+        assert_eq!(items().await, vec!["2/0", "2/1"], "a half one changes nothing");
         let next = SessionId([8; 16]);
-        hello(&ledger, &one, next, vec![]).await;
-        ledger.positions(&one, &part(next, 1, 0)).await.unwrap();
-        ledger.positions(&one, &part(next, 1, 1)).await.unwrap();
-        assert_eq!(items().await, vec!["1/0", "1/1"]);
-        ledger.positions(&one, &part(SESSION, 9, 0)).await.unwrap();
-        ledger.positions(&one, &part(SESSION, 9, 1)).await.unwrap();
-        assert_eq!(items().await, vec!["1/0", "1/1"], "the session before has nothing to say any more");
+        hello(&ledger, &one, next, history(4)).await;
+        ledger.positions(&one, &part(next, 1, 4, 0)).await.unwrap();
+        ledger.positions(&one, &part(next, 1, 4, 1)).await.unwrap();
+        assert_eq!(items().await, vec!["4/0", "4/1"]);
+        // The session before, played again, its hello first: what it reflects is older, whenever it comes.
+        hello(&ledger, &one, SESSION, history(2)).await;
+        for number in [0, 1] {
+            ledger.positions(&one, &part(SESSION, 9, 3, number)).await.unwrap();
+            ledger.positions(&one, &part(SESSION, 1, 2, number)).await.unwrap();
+        }
+        assert_eq!(items().await, vec!["4/0", "4/1"], "older ones change nothing");
     }
 }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{Chain, Digest, LaneKey, Seq, SeqRange};
 use crate::limits::{ACK_RANGES_MAX, RECEIVER_RANGES_MAX, WINDOW_SEQS_MAX};
 use crate::message::{Gone, LaneHead, Mark};
+use crate::planted::{self, Bug};
 
 /// Heads that the agent stated and that the watermark has not reached yet; the newest are kept.
 const ANCHORS_MAX: usize = 16;
@@ -121,7 +122,7 @@ impl LaneState {
         if existing.contains(&digest) {
             Verdict::Duplicate
         } else if !existing.is_empty() {
-            Verdict::Fork
+            if planted::is(Bug::ForkDropped) { Verdict::Duplicate } else { Verdict::Fork }
         } else if self.holds(seq) || self.gone.iter().any(|gone| gone.range.contains(seq)) {
             Verdict::Fill
         } else {
@@ -157,7 +158,10 @@ impl LaneState {
             match stored.or(gone) {
                 // A gone range ends where something stored begins: what is stored is walked, what is gone is crossed.
                 Some(last) => reach = if stored.is_some() { last } else { self.gone_until(next, last) },
-                None => return reach,
+                None => match self.ranges.iter().map(|range| range.first).filter(|first| *first > next).min() {
+                    Some(first) if planted::is(Bug::GapClosed) => reach = first.previous(),
+                    Some(_) | None => return reach,
+                },
             }
         }
     }
@@ -209,10 +213,13 @@ impl LaneState {
         self.chain = Some(stated);
     }
 
-    /// Takes in what a hello says of this lane. Follow with [`Self::advance`].
-    pub fn hello(&mut self, head: &LaneHead) -> Vec<Incident> {
+    /// Takes in what a hello says of this lane; `live` is whether the epoch was still appended to. Follow with [`Self::advance`].
+    ///
+    /// A head of a live epoch that lies behind says nothing but that the hello is late. That of an epoch that ended stays as it is: there
+    /// the agent lost what the hub has.
+    pub fn hello(&mut self, head: &LaneHead, live: bool) -> Vec<Incident> {
         let mut incidents = Vec::new();
-        if head.last < self.stored {
+        if head.last < self.stored && !live {
             incidents.push(Incident::AgentBehind { last: head.last, stored: self.stored });
         }
         self.anchor(head.first.previous(), head.chain_before);
@@ -352,11 +359,11 @@ mod tests {
             chain: Some(chain_at(10)),
             gone: alloc::vec![gone],
         };
-        let incidents = state.hello(&head);
+        let incidents = state.hello(&head, false);
         assert_eq!(incidents, [Incident::Gone(Gone { range: range(5, 7), ..gone })]);
         assert_eq!(state.advance(|seq| stored.get(&seq).copied()), []);
         assert_eq!((state.stored, state.chain), (Seq(10), Some(chain_at(10))));
-        assert_eq!(state.hello(&head), []);
+        assert_eq!(state.hello(&head, false), []);
         assert_eq!(state.judge(Seq(6), digest(Seq(6)), &[]), Verdict::Fill);
     }
 
@@ -373,7 +380,7 @@ mod tests {
             chain: Some(chain_at(4)),
             gone: alloc::vec![gone],
         };
-        state.hello(&head);
+        state.hello(&head, false);
         take(&mut state, &mut stored, range(1, 1));
         take(&mut state, &mut stored, range(3, 3));
         assert_eq!((state.stored, state.chain), (Seq(3), None));
@@ -392,7 +399,7 @@ mod tests {
             chain: Some(chain_at(2)),
             gone: Vec::new(),
         };
-        state.hello(&head);
+        state.hello(&head, false);
         state.note_stored(range(1, 3));
         let incidents = state.advance(|seq| Some(if seq == Seq(2) { Digest::of(b"altered") } else { digest(seq) }));
         assert!(matches!(incidents[..], [Incident::ChainMismatch { seq: Seq(2), .. }]));
@@ -416,6 +423,6 @@ mod tests {
         let mut state = LaneState { stored: Seq(9), ..LaneState::new(KEY) };
         let head =
             LaneHead { lane: KEY.lane, first: Seq(1), chain_before: None, last: Seq(8), chain: None, gone: Vec::new() };
-        assert_eq!(state.hello(&head), [Incident::AgentBehind { last: Seq(8), stored: Seq(9) }]);
+        assert_eq!(state.hello(&head, false), [Incident::AgentBehind { last: Seq(8), stored: Seq(9) }]);
     }
 }

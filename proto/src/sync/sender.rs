@@ -18,6 +18,7 @@ use crate::limits::{
     RESEND_MS_MIN, WINDOW_BATCHES_MAX, WINDOW_SEQS_MAX,
 };
 use crate::message::{Ack, Down, EpochHeads, Gone, Hello, LaneHead, Mark, Nack, Welcome, WireVersion};
+use crate::planted::{self, Bug};
 use crate::time::{ClockQuality, Moment, WallTime};
 
 /// Of this many batches each waiting lane gets at least one.
@@ -132,8 +133,7 @@ impl Sender {
 
     /// The marks that the hub gave in this session, if any moved since the last call.
     pub fn take_marks(&mut self) -> Option<Vec<Mark>> {
-        core::mem::take(&mut self.marks_moved)
-            .then(|| self.lanes.values().filter_map(|side| side.mark.clone()).collect())
+        core::mem::take(&mut self.marks_moved).then(|| self.lanes.values().filter_map(LaneSide::told_mark).collect())
     }
 
     /// The highest number sent on a lane in this session.
@@ -229,7 +229,8 @@ impl Sender {
         let Some(hub_epoch) = self.hub_epoch else {
             return;
         };
-        if ack.session != self.session || ack.hub_epoch != hub_epoch {
+        let is_foreign = ack.hub_epoch != hub_epoch && !planted::is(Bug::MarksNeverLowered);
+        if ack.session != self.session || is_foreign {
             self.hello_soon(now);
             return;
         }
@@ -270,11 +271,17 @@ impl Sender {
     }
 
     fn heard(&mut self, credit: u32, now: Moment) {
-        self.credit = credit;
+        self.credit = match self.credit {
+            known if planted::is(Bug::CreditLost) => known.saturating_add(1).min(credit),
+            _ => credit,
+        };
         self.last_word = now;
     }
 
     fn forget_marks(&mut self) {
+        if planted::is(Bug::MarksNeverLowered) {
+            return;
+        }
         for side in self.lanes.values_mut() {
             side.mark = None;
             side.reclaimed = None;
@@ -295,6 +302,9 @@ impl Sender {
         };
         let is_again = range.first <= side.sent;
         side.sent(range, bytes, now);
+        if planted::is(Bug::CreditLost) {
+            self.credit = self.credit.saturating_sub(1);
+        }
         let counter = if is_again { &mut self.counters.resent } else { &mut self.counters.sent };
         *counter = counter.saturating_add(1);
         self.counters.bytes = self.counters.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
@@ -351,10 +361,11 @@ impl Sender {
 
     fn choose(&mut self, now: Moment) -> Option<LaneKey> {
         let lapsed = now.since_ms(self.last_word) >= CREDIT_LAPSE_MS;
-        let credit = if lapsed { 1 } else { self.credit.min(WINDOW_BATCHES_MAX) };
+        let credit = if lapsed && !planted::is(Bug::CreditLost) { 1 } else { self.credit.min(WINDOW_BATCHES_MAX) };
         let bytes: usize = self.lanes.values().flat_map(|side| &side.flights).map(|flight| flight.bytes).sum();
         let in_flight = u32::try_from(self.in_flight()).unwrap_or(u32::MAX);
-        if in_flight >= credit || (in_flight > 0 && bytes >= WINDOW_BYTES_MAX) {
+        let is_spent = if planted::is(Bug::CreditLost) { credit == 0 } else { in_flight >= credit };
+        if is_spent || (in_flight > 0 && bytes >= WINDOW_BYTES_MAX) {
             return None;
         }
         let waiting = |lane: Lane| {

@@ -29,6 +29,14 @@ impl LaneBook {
         self.digests.contains_key(&seq) || self.gone.iter().any(|range| range.contains(seq))
     }
 
+    /// Up to where everything is there or was declared gone.
+    pub(crate) fn reach(&mut self) -> Seq {
+        while self.holds(self.covered.next()) {
+            self.covered = self.covered.next();
+        }
+        self.covered
+    }
+
     fn covers(&mut self, stored: Seq) -> bool {
         while self.covered < stored && self.holds(self.covered.next()) {
             self.covered = self.covered.next();

@@ -128,7 +128,7 @@ impl World {
             }
             Fault::LostWrite => {
                 self.boxes[index].disk.controller().writes_to_lose += 1;
-                self.boxes[index].past.is_damaged = true;
+                self.boxes[index].past.damages += 1;
                 self.boxes[index].past.is_odd = true;
                 self.boxes[index].past.was_cut = true;
             }
@@ -219,7 +219,7 @@ impl World {
             return;
         }
         let file = &files[self.random.index(files.len())];
-        self.boxes[index].past.is_damaged = true;
+        self.boxes[index].past.damages += 1;
         self.trace.note(self.now, &format!("damage {index} {}", file.name));
         if fault == Fault::LostFile {
             self.boxes[index].disk.medium.delete(&file.name);

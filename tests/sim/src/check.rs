@@ -147,10 +147,13 @@ impl World {
         let forks = ending.exceptions.iter().filter(|exception| exception.code == flag::FORK);
         let forks: BTreeSet<RecordKey> = forks.map(|exception| exception.key).collect();
         let lanes = self.hubs.books.get().lanes.clone();
-        for ((source, lane), book) in lanes {
-            for (seq, digests) in book.digests {
+        for ((source, lane), mut book) in lanes {
+            // What lies above a gap that nobody will fill, since its box has another disk now, has no position.
+            let reached = book.reach();
+            for (seq, digests) in book.digests.range(..=reached) {
+                let seq = *seq;
                 let key = RecordKey { epoch: lane.epoch, lane: lane.lane, seq };
-                for digest in &digests {
+                for digest in digests {
                     if !there.contains(&(source.clone(), key, *digest)) {
                         self.find(format!("hub: {source} {key:?} was committed, and is not there"));
                     }
@@ -193,8 +196,10 @@ impl World {
         let is_gone = |(of, key, range): &(Source, LaneKey, SeqRange)| {
             of == source && *key == lane && range.contains(heard.key.seq)
         };
-        if past.is_damaged {
-            return ending.gone.iter().any(is_gone) || ending.end_unknown.contains(source);
+        let is_named = ending.gone.iter().any(is_gone) || ending.end_unknown.contains(source);
+        // The record that names a loss may be hit before it was sent: what then names it is gone too.
+        if past.damages > 0 && (is_named || past.damages > 1) {
+            return true;
         }
         let is_double = |exception: &&ExceptionView| {
             let codes = [flag::FORK, flag::CHAIN_MISMATCH, flag::CLONE];
@@ -259,27 +264,33 @@ impl World {
             let boxes = self.boxes.iter().filter(|store| store.source == source);
             let past = boxes.fold(Past::default(), |sum, store| Past {
                 excused_until: sum.excused_until.max(store.past.excused_until),
-                is_damaged: sum.is_damaged || store.past.is_damaged,
+                damages: sum.damages + store.past.damages,
                 is_odd: sum.is_odd || store.past.is_odd,
                 was_cut: sum.was_cut || store.past.was_cut,
             });
             let code = exception.code.as_str();
             let has_cause = match code {
-                flag::ROLLBACK => past.is_odd || past.is_damaged,
-                flag::CLONE | flag::FORK => past.is_odd,
+                // Where damage hides how an epoch ended, what was heard of it before contradicts the box.
+                flag::ROLLBACK | flag::CLONE => past.is_odd || past.damages > 0,
+                flag::FORK => past.is_odd,
                 flag::CHAIN_MISMATCH => past.is_odd && self.is_copied(&source),
                 // A store whose records are given back has nothing to send to a ledger that was set back further than that.
-                flag::GONE => (past.is_odd || past.is_damaged) && !is_reclaimed(exception, past),
-                flag::JOURNAL_DAMAGE => past.is_damaged || past.is_odd,
-                flag::TAIL_CUT => past.was_cut || past.is_damaged || past.is_odd,
+                flag::GONE => (past.is_odd || past.damages > 0) && !is_reclaimed(exception, past),
+                flag::JOURNAL_DAMAGE => past.damages > 0 || past.is_odd,
+                flag::TAIL_CUT => past.was_cut || past.damages > 0 || past.is_odd,
                 flag::IDENTITY_CONFLICT => self.plan.faults.has(Fault::Conflicts) || past.is_odd,
                 flag::UNREADABLE_RECORD | flag::UNKNOWN_KIND => false,
                 _ => true,
             };
             if !has_cause {
+                let of_it = |entry: &&EntryView| entry.source == source && entry.key == exception.key;
+                let record = ending.entries.iter().find(of_it).and_then(|entry| Record::decode(&entry.bytes).ok());
+                let document = record.map(|record| String::from_utf8_lossy(&record.document).into_owned());
                 self.find(format!(
-                    "exception {code} of {source} without a cause: {:?}, {}",
-                    exception.key, exception.detail
+                    "exception {code} of {source} without a cause: {:?}, {}{}",
+                    exception.key,
+                    exception.detail,
+                    document.unwrap_or_default()
                 ));
             }
         }

@@ -82,6 +82,9 @@ impl Disk for SimDisk {
     fn free_bytes(&self) -> io::Result<u64> {
         self.medium.free_bytes()
     }
+    fn write_aside(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.medium.write_aside(name, bytes)
+    }
 }
 
 #[derive(Debug)]

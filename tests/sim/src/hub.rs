@@ -33,6 +33,8 @@ struct Process {
 /// A backup that was verified, with what the books had.
 pub(crate) struct Backup {
     bytes: Vec<u8>,
+    /// The last position that it has.
+    position: u64,
     pub(crate) books: Books,
 }
 
@@ -217,7 +219,8 @@ impl Hubs {
         let (Some(ledger), Some(bytes)) = (self.ledger(), self.database.backup()) else { return false };
         let marks = finish(read_copy(&SimDatabase::copy(&bytes))).expect("a copy is a ledger").1;
         let books = Books { findings: Vec::new(), ..self.books.get().clone() };
-        self.backup = Some(Backup { bytes, books });
+        let position = u64::try_from(self.database.count("SELECT MAX(next_position) - 1 FROM poster")).unwrap_or(0);
+        self.backup = Some(Backup { bytes, position, books });
         if self.safe_when == SafeWhen::Confirmed {
             self.jobs.push(Box::pin(raise(ledger, marks)));
         }
@@ -234,6 +237,12 @@ impl Hubs {
         drop(books);
         // Who was raising `safe` to an older backup is gone too; it would say nothing wrong, but nothing new.
         self.jobs.clear();
+        // Who restores says so downstream: a hub process that did nothing since the backup does not notice, and gives positions anew.
+        if let Ok(mut downstream) = self.downstream.lock() {
+            let position = backup.position;
+            downstream.served.retain(|served| served.position <= position);
+            downstream.cursor = None;
+        }
         true
     }
 
@@ -293,7 +302,14 @@ async fn read(ledger: Arc<dyn Ledger>, downstream: Arc<Mutex<Downstream>>) {
 impl Downstream {
     fn take(&mut self, page: RecordsPage) {
         for entry in page.entries {
+            let known = self.served.iter().find(|served| served.position == entry.position);
             let last = self.served.last().map_or(0, |served| served.position);
+            if let Some(known) = known {
+                if (known.key, known.digest) != (entry.key, entry.record_digest) {
+                    self.findings.push(format!("positions: {} was served with another record before", entry.position));
+                }
+                continue;
+            }
             if entry.position != last + 1 {
                 self.findings.push(format!("positions: {} was served after {last}", entry.position));
             }

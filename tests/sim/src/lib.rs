@@ -17,6 +17,7 @@ mod check;
 mod database;
 mod disk;
 mod hub;
+pub mod offline;
 pub mod plan;
 mod random;
 pub mod run;

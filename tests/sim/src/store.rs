@@ -12,7 +12,7 @@ use counterfoil::answer::{Outcome, Refused, Status, UplinkStatus};
 use counterfoil::config::Config;
 use counterfoil::env::{Env, Script};
 use counterfoil::journal::disk::memory::Cut;
-use counterfoil::journal::{JournalConfig, Reader};
+use counterfoil::journal::{Disk, JournalConfig, Reader};
 use counterfoil::state::Shelf;
 use counterfoil::uplink::View;
 use counterfoil::uplink::packer::{self, Packed, Packer, heads};
@@ -35,8 +35,8 @@ pub(crate) const BEGINNING: i64 = 1_795_510_800_000;
 pub(crate) struct Past {
     /// What a till was told until then may be lost without a word: the box was set back, or its disk lied and lost power.
     pub(crate) excused_until: u64,
-    /// Bytes or files were damaged: what is lost must be named.
-    pub(crate) is_damaged: bool,
+    /// How often bytes or files were damaged: what is lost must be named.
+    pub(crate) damages: u32,
     /// The box was set back, copied, or lied to.
     pub(crate) is_odd: bool,
     /// Its last group may have been cut.
@@ -102,6 +102,8 @@ pub(crate) struct StoreBox {
     pub(crate) image: Option<(SimDisk, Shelf)>,
     /// The seed of the next start, where another box shares it.
     pub(crate) next_env: Option<u64>,
+    /// When its sender is to be asked next.
+    pub(crate) wake_at: Option<u64>,
 }
 
 impl StoreBox {
@@ -124,6 +126,7 @@ impl StoreBox {
             past: Past::default(),
             image: None,
             next_env: None,
+            wake_at: None,
         }
     }
 
@@ -143,6 +146,7 @@ impl StoreBox {
             past: self.past,
             image: None,
             next_env: None,
+            wake_at: None,
         }
     }
 
@@ -153,13 +157,20 @@ impl StoreBox {
 
     /// Starts the process.
     pub(crate) fn start(&mut self, now: u64) -> Result<(), Died> {
+        let disk = Arc::new(self.disk.clone());
+        self.start_on(now, disk)
+    }
+
+    /// The same on a disk of the caller's.
+    pub(crate) fn start_on(&mut self, now: u64, disk: Arc<dyn Disk>) -> Result<(), Died> {
         self.life += 1;
+        self.wake_at = None;
         let seed = self.next_env.take().unwrap_or_else(|| self.env_seed(self.life));
         let (env, script) = Env::scripted(seed);
         script.advance_ms(now);
         script.set_wall(self.wall(now));
         let (view, views) = watch::channel(Arc::new(View::default()));
-        let ground = Ground { disk: Arc::new(self.disk.clone()), limits: self.limits, shelf: Some(self.shelf.clone()) };
+        let ground = Ground { disk, limits: self.limits, shelf: Some(self.shelf.clone()) };
         let (_, inbox) = agent::channel(1, Status::default());
         let died = |error: counterfoil::error::ExitError| Died(counterfoil::error::chain(&error));
         let mut owner = Owner::open_on(ground, &self.config, env.clone(), views).map_err(died)?;

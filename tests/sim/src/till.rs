@@ -102,6 +102,13 @@ impl Tills {
         prepare(document.kind, &document.text, None, context).expect("a till writes whole documents")
     }
 
+    /// Forgets every document.
+    pub(crate) fn forget(&mut self) {
+        self.documents.clear();
+        self.identities.clear();
+        self.keys.clear();
+    }
+
     /// A new document of a till.
     pub(crate) fn make(&mut self, till: usize, source: &Source, context: &Context, random: &mut Random) -> usize {
         let owner = &mut self.tills[till];

@@ -216,7 +216,10 @@ impl World {
             Event::Till(till) => self.till(till),
             Event::Serve(index, life) if self.lives(index, life) => self.serve(index),
             Event::Tick(index, life) if self.lives(index, life) => self.tick(index),
-            Event::Wake(index, life) if self.lives(index, life) => self.pump(index),
+            Event::Wake(index, life) if self.lives(index, life) && self.boxes[index].wake_at == Some(self.now) => {
+                self.boxes[index].wake_at = None;
+                self.pump(index);
+            }
             Event::Connect(index, life) if self.lives(index, life) => self.connect(index),
             Event::Start(index, life) if self.boxes[index].life == life => self.start(index),
             Event::Serve(..) | Event::Tick(..) | Event::Wake(..) | Event::Connect(..) | Event::Start(..) => {}
@@ -230,7 +233,9 @@ impl World {
                     self.hear(connection, &bytes);
                 }
             }
-            Event::Poll => self.poll_hubs(),
+            // Of those that were planned, the earliest counts; it plans the next.
+            Event::Poll if self.poll_at == Some(self.now) => self.poll_hubs(),
+            Event::Poll => {}
             Event::StartHub(index) => self.start_hub(index),
             Event::Backup => {
                 let done = self.hubs.back_up();
@@ -339,7 +344,11 @@ impl World {
 
     fn publish(&mut self, index: usize, said: Said) {
         let (source, life) = (self.boxes[index].source.clone(), self.boxes[index].life);
-        if let Some(at) = said.wake_at {
+        let planned = self.boxes[index].wake_at.filter(|planned| *planned > self.now);
+        if let Some(at) = said.wake_at
+            && planned.is_none_or(|planned| at < planned)
+        {
+            self.boxes[index].wake_at = Some(at);
             self.at(at, Event::Wake(index, life));
         }
         for (up, payload) in said.messages {
@@ -375,7 +384,7 @@ impl World {
         if let Some(said) = process.and_then(|process| process.connected(connection, now)) {
             self.publish(index, said);
         }
-        self.after(5, Event::Wake(index, life));
+        self.after(1, Event::Serve(index, life));
     }
 
     fn line_ended_but_for(&mut self, other: usize, index: usize) {
@@ -669,7 +678,10 @@ impl World {
             let heard = self.tills.documents[document].heard.iter();
             heard.filter(|heard| heard.store == index).filter(retained).any(|heard| heard.key != key)
         });
-        if is_there && !past.is_damaged && !past.is_odd && past.excused_until == 0 {
+        // Where what it contradicts was given back, a document that was kept beside it is the first one of its identity.
+        let identity = (self.tills.documents[document].source.clone(), self.tills.documents[document].identity.clone());
+        let is_alone = self.tills.identities.get(&identity).is_some_and(|documents| documents.len() == 1);
+        if is_there && is_alone && past.damages == 0 && !past.is_odd && past.excused_until == 0 {
             self.find(format!("box {index}: document {document} was recorded twice"));
         }
         let heard = Heard { store: index, life: self.boxes[index].life, at: self.now, key };

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use counterfoil_proto::planted::{self, Bug};
+
 use super::tail::Tail;
 use super::{Found, Recovery, failed};
 use crate::journal::Open;
@@ -61,8 +63,8 @@ impl Recovery {
             )
             .end_unknown = true;
         }
-        let must_rewrite =
-            !rot.is_empty() || found.header.is_none() || tail.end > tail.proven || tail.cut_end > tail.end;
+        let is_unproven = tail.end > tail.proven && !planted::is(Bug::PageCacheServed);
+        let must_rewrite = !rot.is_empty() || found.header.is_none() || is_unproven || tail.cut_end > tail.end;
         let made = if must_rewrite {
             let header = SegmentHeader {
                 nonce,

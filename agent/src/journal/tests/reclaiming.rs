@@ -174,6 +174,9 @@ impl Disk for Hooked {
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
         self.disk.sync_dir(dir)
     }
+    fn write_aside(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.disk.write_aside(name, bytes)
+    }
     fn lock(&self, name: &str) -> io::Result<Box<dyn DiskLock>> {
         self.disk.lock(name)
     }

@@ -8,6 +8,7 @@ use alloc::collections::VecDeque;
 use crate::id::{Seq, SeqRange};
 use crate::limits::{BATCH_RECORDS_MAX, RESEND_MS_MAX, RESEND_MS_MIN};
 use crate::message::{Gone, GoneReason, LaneHead, Mark, Nack, NackReason};
+use crate::planted::{self, Bug};
 use crate::time::Moment;
 
 /// Records that make a batch worth sending while others are in flight.
@@ -79,6 +80,12 @@ impl LaneSide {
         (seq <= self.head.last && seq.above(mark.stored) <= window).then_some(seq)
     }
 
+    /// The mark as the agent relies on it.
+    pub(super) fn told_mark(&self) -> Option<Mark> {
+        let mark = self.mark.clone()?;
+        Some(if planted::is(Bug::ReclaimOnSent) { Mark { safe: mark.safe.max(self.sent), ..mark } } else { mark })
+    }
+
     pub(super) fn sent(&mut self, range: SeqRange, bytes: usize, now: Moment) {
         if let Some(asked) = self.asked.filter(|asked| asked.contains(range.first)) {
             let first = range.last.next();
@@ -105,6 +112,8 @@ impl LaneSide {
 
     /// Takes the hub's authoritative mark; says whether the hub must be told of something gone.
     pub(super) fn welcome(&mut self, mark: Mark, now: Moment) -> bool {
+        let known = self.mark.as_ref().filter(|_| planted::is(Bug::MarksNeverLowered));
+        let mark = known.filter(|known| known.stored > mark.stored).cloned().unwrap_or(mark);
         let went_back = self.mark.as_ref().is_none_or(|known| mark.stored < known.stored);
         if went_back {
             self.flights.clear();

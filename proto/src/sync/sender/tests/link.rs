@@ -88,7 +88,7 @@ impl World {
             for head in &heads.lanes {
                 let key = LaneKey { epoch: heads.epoch, lane: head.lane };
                 let (state, stored) = self.hub.entry(key).or_insert_with(|| (LaneState::new(key), BTreeMap::new()));
-                state.hello(head);
+                state.hello(head, true);
                 state.advance(|seq| stored.get(&seq).copied());
                 marks.push(state.mark(key));
             }
