@@ -23,15 +23,20 @@ const HARMLESS: &[&str] = &["TAIL_CUT"];
 pub struct Verdict {
     /// Receipts and ledger, one against the other.
     pub report: Report,
-    /// Codes of the open exceptions.
-    pub named: Vec<String>,
+    /// The open exceptions.
+    pub exceptions: Vec<Value>,
 }
 
 impl Verdict {
     /// A fault for each exception that should not be.
     pub fn harmful(&self) -> Vec<String> {
-        let harmful = self.named.iter().filter(|code| !HARMLESS.contains(&code.as_str()));
-        harmful.map(|code| format!("the hub names {code}")).collect()
+        let is_harmful = |exception: &&Value| !HARMLESS.iter().any(|code| exception["code"] == *code);
+        self.exceptions.iter().filter(is_harmful).map(|exception| format!("the hub says {exception}")).collect()
+    }
+
+    /// The codes of the open exceptions.
+    pub fn named(&self) -> Vec<String> {
+        codes(&self.exceptions)
     }
 }
 
@@ -43,7 +48,7 @@ impl Checkout {
         let mut report = Report::default();
         report.stream(&ledger);
         report.receipts(&stubs, &ledger);
-        Ok(Verdict { report, named: named(hub, &self.store_id).await? })
+        Ok(Verdict { report, exceptions: exceptions(hub, &self.store_id).await? })
     }
 }
 
@@ -61,16 +66,24 @@ pub async fn read(hub: &Api, count: usize) -> Result<Ledger, String> {
 
 /// The codes of the open exceptions of a store.
 pub async fn named(hub: &Api, store_id: &str) -> Result<Vec<String>, String> {
-    let mut codes = BTreeSet::new();
+    Ok(codes(&exceptions(hub, store_id).await?))
+}
+
+fn codes(exceptions: &[Value]) -> Vec<String> {
+    let codes: BTreeSet<&str> = exceptions.iter().filter_map(|exception| exception["code"].as_str()).collect();
+    codes.into_iter().map(str::to_owned).collect()
+}
+
+async fn exceptions(hub: &Api, store_id: &str) -> Result<Vec<Value>, String> {
+    let mut exceptions = Vec::new();
     let mut after = String::new();
     loop {
         let path = format!("/v1/exceptions?state=open&store={store_id}{after}");
         let page: Value = hub.json(&path).await.map_err(|error| error.to_string())?;
-        let list = page.get("exceptions").and_then(Value::as_array).into_iter().flatten();
-        codes.extend(list.filter_map(|exception| Some(exception.get("code")?.as_str()?.to_owned())));
+        exceptions.extend(page.get("exceptions").and_then(Value::as_array).into_iter().flatten().cloned());
         match page.get("next_after").and_then(Value::as_str) {
             Some(next) => after = format!("&after={}", segment(next)),
-            None => return Ok(codes.into_iter().collect()),
+            None => return Ok(exceptions),
         }
     }
 }

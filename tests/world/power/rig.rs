@@ -379,8 +379,8 @@ impl Rig {
         self.agent.drained(LIMIT).await;
         let verdict = self.checkout.compare(&self.hub.api()).await?;
         self.figures.faults.extend(verdict.harmful());
+        self.figures.named = verdict.named();
         self.figures.report = verdict.report;
-        self.figures.named = verdict.named;
         Ok(())
     }
 
