@@ -110,10 +110,12 @@ fn take_lock(disk: &dyn Disk) -> Result<Box<dyn DiskLock>, OpenError> {
     for dir in [DIR, QUARANTINE] {
         disk.create_dir(dir).map_err(failed("make a directory"))?;
     }
-    disk.lock(LOCK).map_err(|source| match source.kind() {
-        io::ErrorKind::WouldBlock => OpenError::Locked { name: LOCK, source },
+    disk.lock(LOCK).map_err(|source| {
+        if source.kind() == io::ErrorKind::WouldBlock {
+            return OpenError::Locked { name: LOCK, source };
+        }
         // Whoever restarts the process may hope for the disk, but not for another process to let go.
-        _ => failed("lock the data directory")(source).into(),
+        failed("lock the data directory")(source).into()
     })
 }
 
