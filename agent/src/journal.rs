@@ -206,6 +206,8 @@ pub struct Journal {
     views: Arc<Vec<EpochView>>,
     snapshots: Snapshots,
     cursor: Cursor,
+    /// Epochs that left the table, with the segment that was open then: headers up to it may name them.
+    forgotten: BTreeMap<Epoch, u32>,
     spares: Vec<(String, u64)>,
     ballast_bytes: u64,
     is_short: bool,
@@ -262,6 +264,7 @@ impl Journal {
             views: Arc::default(),
             snapshots: parts.snapshots,
             cursor: parts.cursor,
+            forgotten: BTreeMap::new(),
             spares: parts.spares,
             ballast_bytes: parts.ballast_bytes,
             is_short: false,
@@ -284,10 +287,7 @@ impl Journal {
     /// When an epoch was started before, when that epoch is known, or when something is staged: bugs of the caller.
     pub fn start_epoch(&mut self, epoch: Epoch) {
         assert!(self.live.is_none(), "a process appends to one epoch");
-        assert!(
-            self.table.get(epoch).is_none() || planted::is(Bug::SequenceContinued),
-            "an epoch is never continued"
-        );
+        assert!(self.table.get(epoch).is_none() || planted::is(Bug::SequenceContinued), "an epoch is never continued");
         assert!(self.group.is_none(), "an epoch begins with a group of its own");
         let parent = self.parent.as_ref().map(|parent| parent.epoch);
         self.table.entry(epoch, parent);

@@ -205,7 +205,9 @@ fn no_shipping_build_has_planted_bugs() {
     for member in members().into_iter().filter(|member| member != "tests/sim") {
         let (_, table) = manifest(&format!("{member}/Cargo.toml"));
         let default = table.get("features").and_then(|features| features.get("default")).and_then(Value::as_array);
-        if default.is_some_and(|default| default.iter().any(|name| name.as_str().is_some_and(|name| name.contains("planted")))) {
+        if default.is_some_and(|default| {
+            default.iter().any(|name| name.as_str().is_some_and(|name| name.contains("planted")))
+        }) {
             findings.push(format!("{member}: a default feature plants bugs"));
         }
         for section in ["dependencies", "dev-dependencies", "build-dependencies"] {

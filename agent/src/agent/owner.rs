@@ -238,7 +238,8 @@ impl Owner {
                 Err(error) => return Err(fatal(error)),
             }
         }
-        if planted::is(Bug::PendingAnswered) && outcomes.iter().all(|outcome| matches!(outcome, Outcome::Duplicate(_))) {
+        if planted::is(Bug::PendingAnswered) && outcomes.iter().all(|outcome| matches!(outcome, Outcome::Duplicate(_)))
+        {
             reply.send(Ok(outcomes)).unwrap_or_default();
             return Ok(());
         }

@@ -200,7 +200,13 @@ impl Journal {
         let made = made.map_err(|error| self.poison("write the open segment again", error))?;
         self.open.file = made.file;
         self.open.allocated = made.bytes;
-        Ok(Some(damage(number, &[], Vec::new(), Vec::new(), "the file of the open segment was gone; it was written again")))
+        Ok(Some(damage(
+            number,
+            &[],
+            Vec::new(),
+            Vec::new(),
+            "the file of the open segment was gone; it was written again",
+        )))
     }
 
     fn header_of(&self, number: u32, table: Vec<Entry>) -> SegmentHeader {

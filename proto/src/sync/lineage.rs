@@ -96,7 +96,8 @@ impl Lineage {
         known.records = known.records.max(records);
         let (between, between_at) = newest?;
         let went_on = known.ended_at.is_some_and(|ended_at| records > ended_at);
-        let takes_turns = has_more && between_at > 0 && !self.descends(epoch, between) && !self.descends(between, epoch);
+        let takes_turns =
+            has_more && between_at > 0 && !self.descends(epoch, between) && !self.descends(between, epoch);
         (went_on || takes_turns).then_some(LineageIncident::Clone { returned: epoch, between })
     }
 
@@ -157,7 +158,8 @@ mod tests {
         assert_eq!(lineage.hello(&[heads(1, None, false), heads(2, Some(1), true)], true), []);
         let rollback = lineage.hello(&[heads(1, None, false), heads(3, Some(1), true)], true);
         assert!(matches!(rollback[..], [LineageIncident::Rollback { .. }]));
-        let mut turn = |epoch, records| lineage.hello(&[heads(1, None, false), selling(epoch, Some(1), true, records)], true);
+        let mut turn =
+            |epoch, records| lineage.hello(&[heads(1, None, false), selling(epoch, Some(1), true, records)], true);
         assert_eq!(turn(2, 1), [], "a hello that is played again says nothing new");
         assert_eq!(turn(3, 1), []);
         let clone = LineageIncident::Clone { returned: Epoch([2; 16]), between: Epoch([3; 16]) };

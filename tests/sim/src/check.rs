@@ -41,9 +41,9 @@ impl World {
         let mut books = self.hubs.books.get();
         process.waiting.is_empty()
             && process.reader.lanes().iter().all(|view| {
-                view.lanes.iter().all(|lane| {
-                    books.covers(source, LaneKey { epoch: view.epoch, lane: lane.lane }, lane.last)
-                })
+                view.lanes
+                    .iter()
+                    .all(|lane| books.covers(source, LaneKey { epoch: view.epoch, lane: lane.lane }, lane.last))
             })
     }
 

@@ -7,9 +7,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
+use counterfoil_hub::ledger::LedgerError;
 use counterfoil_hub::ledger::schema::{MIGRATIONS, Words};
 use counterfoil_hub::ledger::sql::{Database, Role, Row, Table, Transaction, Value, Work};
-use counterfoil_hub::ledger::LedgerError;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, MAIN_DB};
 
@@ -74,14 +74,7 @@ impl SimDatabase {
     }
 
     fn of(bytes: &[u8], random: Random, yields: u64) -> Self {
-        let server = Server {
-            connection: load(bytes),
-            life: 0,
-            is_busy: false,
-            is_awaited: false,
-            random,
-            yields,
-        };
+        let server = Server { connection: load(bytes), life: 0, is_busy: false, is_awaited: false, random, yields };
         Self { server: Arc::new(Mutex::new(server)) }
     }
 
@@ -192,12 +185,7 @@ impl Database for SimDatabase {
 }
 
 impl Server {
-    fn some(
-        &mut self,
-        sql: &'static str,
-        params: &[Value],
-        bytes_max: usize,
-    ) -> Result<(Vec<Row>, bool), LedgerError> {
+    fn some(&mut self, sql: &'static str, params: &[Value], bytes_max: usize) -> Result<(Vec<Row>, bool), LedgerError> {
         let text = dialect(sql);
         let work = || -> rusqlite::Result<(Vec<Row>, bool)> {
             let mut statement = self.connection.prepare_cached(&text)?;

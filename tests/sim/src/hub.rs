@@ -155,14 +155,8 @@ impl Hubs {
         let (incoming, arrivals) = mpsc::channel(QUEUE_MESSAGES_MAX);
         let ledger = Opened::default();
         let outlet = Outlet::queue(self.way_down.clone());
-        let work = program(
-            self.database.clone(),
-            self.books.clone(),
-            self.safe_when,
-            arrivals,
-            outlet,
-            Arc::clone(&ledger),
-        );
+        let work =
+            program(self.database.clone(), self.books.clone(), self.safe_when, arrivals, outlet, Arc::clone(&ledger));
         self.processes[index] = Some(Process { work: Box::pin(work), incoming, ledger });
     }
 

@@ -48,7 +48,8 @@ impl Arguments {
     fn plan(&self, seed: u64, bug: Option<Bug>) -> Plan {
         let own = Plan::of(seed);
         let is_without = |fault: &Fault| self.without.iter().any(|name| *name == fault.name());
-        let faults = own.faults.list().into_iter().filter(is_without).fold(own.faults, |faults, fault| faults.without(fault));
+        let faults =
+            own.faults.list().into_iter().filter(is_without).fold(own.faults, |faults, fault| faults.without(fault));
         Plan { faults, until_ms: self.until_ms.unwrap_or(own.until_ms), bug, trace: self.trace, ..own }
     }
 }
@@ -94,7 +95,9 @@ fn main() -> ExitCode {
     let last_told = AtomicU64::new(0);
     let progress = |passed: u64, failed: u64| {
         let told = last_told.load(Ordering::Relaxed);
-        if passed >= told + 500 && last_told.compare_exchange(told, passed, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        if passed >= told + 500
+            && last_told.compare_exchange(told, passed, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
             say(&format!("{passed} passed, {failed} failed"));
         }
     };

@@ -120,7 +120,11 @@ pub struct Offline {
 
 impl std::fmt::Debug for Offline {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Offline").field("now", &self.now).field("told", &self.told.len()).finish_non_exhaustive()
+        formatter
+            .debug_struct("Offline")
+            .field("now", &self.now)
+            .field("told", &self.told.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -297,8 +297,7 @@ impl Process {
         self.session = Some(Session { connection, sender, packer });
         self.status.connected = true;
         let live = self.reader.lanes().into_iter().find(|view| view.live);
-        let presence =
-            Presence { state: "online".to_owned(), session, epoch: live.map(|view| view.epoch), software };
+        let presence = Presence { state: "online".to_owned(), session, epoch: live.map(|view| view.epoch), software };
         let presence = serde_json::to_vec(&presence).unwrap_or_default();
         Some(Said { messages: vec![(Up::State, presence)], ..Said::default() })
     }

@@ -564,7 +564,8 @@ impl World {
         if given.is_empty() {
             return;
         }
-        let gone: Vec<_> = process.reader.lanes().into_iter().flat_map(|view| view.lanes).flat_map(|lane| lane.gone).collect();
+        let gone: Vec<_> =
+            process.reader.lanes().into_iter().flat_map(|view| view.lanes).flat_map(|lane| lane.gone).collect();
         let mut wrong = Vec::new();
         for (key, first, last) in given {
             self.trace.note(self.now, &format!("given back {index} {key:?} {first} {last}"));

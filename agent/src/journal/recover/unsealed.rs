@@ -49,8 +49,7 @@ impl Recovery {
         }
         self.report(number, &bytes, &rot, &content, found.header.is_none(), &tail);
         let is_unproven = tail.end > tail.proven && !planted::is(Bug::PageCacheServed);
-        let must_rewrite =
-            !rot.is_empty() || found.header.is_none() || is_unproven || tail.cut_end > tail.end;
+        let must_rewrite = !rot.is_empty() || found.header.is_none() || is_unproven || tail.cut_end > tail.end;
         let made = if must_rewrite {
             let header = SegmentHeader {
                 nonce,
