@@ -207,6 +207,8 @@ pub struct Journal {
     views: Arc<Vec<EpochView>>,
     snapshots: Snapshots,
     cursor: Cursor,
+    /// Epochs that left the table, with the segment that was open then: headers up to it may name them.
+    forgotten: BTreeMap<Epoch, u32>,
     spares: Vec<(String, u64)>,
     ballast_bytes: u64,
     is_short: bool,
@@ -263,6 +265,7 @@ impl Journal {
             views: Arc::default(),
             snapshots: parts.snapshots,
             cursor: parts.cursor,
+            forgotten: BTreeMap::new(),
             spares: parts.spares,
             ballast_bytes: parts.ballast_bytes,
             is_short: false,

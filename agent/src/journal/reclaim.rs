@@ -135,6 +135,7 @@ impl Journal {
         let mut named: BTreeSet<_> = remaining().flat_map(|sealed| sealed.named.iter().copied()).collect();
         named.extend(self.open.table.iter().map(|entry| entry.epoch));
         named.extend(self.table.entries.iter().filter_map(|entry| entry.parent));
+        let oldest = remaining().next().map_or(self.open.number, |sealed| sealed.number);
         let last = self.table.entries.last().map(|entry| entry.epoch);
         let kept: Vec<_> = self
             .table
@@ -144,9 +145,15 @@ impl Journal {
             .cloned()
             .collect();
         self.table.entries = kept;
-        let table = &self.table;
-        // As long as a table names an epoch, its marks tell that it is not lost.
-        self.cursor.places.retain(|key, _| named.contains(&key.epoch) || table.get(key.epoch).is_some());
+        let (table, forgotten, newest) = (&self.table, &mut self.forgotten, self.open.number);
+        // As long as a header names an epoch, its marks tell that it is not lost: those of tables are known, those of groups may stand up to
+        // where the log is now.
+        self.cursor.places.retain(|key, _| {
+            let is_named = named.contains(&key.epoch) || table.get(key.epoch).is_some();
+            is_named || *forgotten.entry(key.epoch).or_insert(newest) >= oldest
+        });
+        let places = &self.cursor.places;
+        forgotten.retain(|epoch, _| places.keys().any(|key| key.epoch == *epoch));
         let cursor = &self.cursor;
         Arc::make_mut(&mut self.gone)
             .retain(|gone| table.get(gone.key.epoch).is_some() && gone.range.last > cursor.place(gone.key).floor);
