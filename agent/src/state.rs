@@ -346,8 +346,8 @@ impl State {
         let tables = &self.tables;
         let written = match (&mut self.store, &self.dirty) {
             (Place::Nowhere, _) => return Err(CheckpointError::InMemory),
-            (Place::Shelf(shelf), _) => {
-                shelf.put(tables, mark);
+            (Place::Shelf(memory), _) => {
+                memory.put(tables, mark);
                 Ok(())
             }
             (Place::Disk(store), Dirty::Rows(keys)) if !store.needs_all() => {

@@ -46,13 +46,11 @@ impl Script {
     }
 
     /// Sets both clocks.
-    #[expect(clippy::unused_self, reason = "who has no script cannot move the clocks")]
     pub fn set(&self, now: Moment, wall: WallTime) {
         scripted(|script| (script.now, script.wall) = (now, wall));
     }
 
     /// The earliest time that somebody waits for, of those who were polled since the last call.
-    #[expect(clippy::unused_self, reason = "who has no script has nothing to ask")]
     pub fn take_awaited(&self) -> Option<Moment> {
         scripted(|script| script.awaited.take()).flatten()
     }
