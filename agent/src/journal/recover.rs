@@ -11,7 +11,7 @@ use counterfoil_proto::id::{LaneKey, Source};
 use counterfoil_proto::time::WallTime;
 
 use super::catalog::Sealed;
-use super::cursor::Cursor;
+use super::cursor::{Cursor, DamagedFile};
 use super::damage::{QUARANTINE, quarantine};
 use super::disk::{self, Disk, DiskFile, DiskLock};
 use super::index;
@@ -109,10 +109,12 @@ fn take_lock(disk: &dyn Disk) -> Result<Box<dyn DiskLock>, OpenError> {
     for dir in [DIR, QUARANTINE] {
         disk.create_dir(dir).map_err(failed("make a directory"))?;
     }
-    disk.lock(LOCK).map_err(|source| match source.kind() {
-        io::ErrorKind::WouldBlock => OpenError::Locked { name: LOCK, source },
-        // Whoever restarts the process may hope for the disk, but not for another process to let go.
-        _ => failed("lock the data directory")(source).into(),
+    disk.lock(LOCK).map_err(|source| {
+        if source.kind() == io::ErrorKind::WouldBlock {
+            return OpenError::Locked { name: LOCK, source };
+        }
+        // A person looks for a failing disk, not for another process.
+        failed("lock the data directory")(source).into()
     })
 }
 
@@ -161,7 +163,7 @@ impl Recovery {
     }
 
     /// Keeps the bytes of damaged cursor files and writes both anew. On a full disk they stay, to be told again.
-    fn mend_cursor(&mut self, damaged: &[(u32, Vec<u8>)]) -> Result<(), JournalError> {
+    fn mend_cursor(&mut self, damaged: &[DamagedFile]) -> Result<(), JournalError> {
         if damaged.is_empty() {
             return Ok(());
         }
