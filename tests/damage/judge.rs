@@ -9,6 +9,8 @@ use counterfoil_proto::id::{Epoch, Lane, LaneKey, RecordKey, Seq};
 
 use crate::sample::{self, NOW, Sample, document};
 
+type Records = BTreeMap<RecordKey, Vec<u8>>;
+
 /// Records, and ranges that are said to be lost.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Contents {
@@ -127,7 +129,7 @@ fn read_all(journal: &mut Journal, damage: &mut Vec<Damage>) -> Result<Contents,
 }
 
 /// The records that a replay sees, and the segments in which it met damage.
-fn replay(journal: &Journal) -> Result<(BTreeMap<RecordKey, Vec<u8>>, BTreeSet<u32>), String> {
+fn replay(journal: &Journal) -> Result<(Records, BTreeSet<u32>), String> {
     let (mut records, mut met) = (BTreeMap::new(), BTreeSet::new());
     for entry in journal.replay(Position::START) {
         match entry.map_err(|error| error.to_string())? {
@@ -163,7 +165,9 @@ fn look_up(journal: &mut Journal, key: &RecordKey, acked: &sample::Acked, is_los
             Ok(Frame::Record { key: found, stored }) if found == *key && stored == acked.stored => Ok(()),
             other => Err(format!("the index has {key:?} at {position}, there is {other:?}")),
         },
-        other => Err(format!("a question for {key:?} (lost: {is_lost}) gives {other:?}")),
+        other @ (Found::Nothing | Found::Pending(_) | Found::Synced(_)) => {
+            Err(format!("a question for {key:?} (lost: {is_lost}) gives {other:?}"))
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! Invariant: a search that did not reach what its scenario is about fails. Not known here: bytes of batches, disks, databases.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it is")]
+#![expect(clippy::print_stdout, reason = "bounds and numbers of states are what a search has to say")]
 
 use stateright::{Checker, Model, Property};
 

@@ -22,6 +22,9 @@ const MAGIC: [u8; 8] = *b"CFCURSOR";
 const NAMES: [&str; 2] = ["cursor.0", "cursor.1"];
 const BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// The number of a file that is damaged, and its bytes.
+pub(crate) type DamagedFile = (u32, Vec<u8>);
+
 /// Where a lane stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Place {

@@ -11,7 +11,7 @@ use counterfoil_proto::id::{LaneKey, Source};
 use counterfoil_proto::time::WallTime;
 
 use super::catalog::Sealed;
-use super::cursor::Cursor;
+use super::cursor::{Cursor, DamagedFile};
 use super::damage::{QUARANTINE, quarantine};
 use super::disk::{self, Disk, DiskFile, DiskLock};
 use super::index;
@@ -171,7 +171,7 @@ impl Recovery {
     }
 
     /// Keeps the bytes of damaged cursor files and writes both anew. On a full disk they stay, to be told again.
-    fn mend_cursor(&mut self, damaged: &[(u32, Vec<u8>)]) -> Result<(), JournalError> {
+    fn mend_cursor(&mut self, damaged: &[DamagedFile]) -> Result<(), JournalError> {
         if damaged.is_empty() {
             return Ok(());
         }

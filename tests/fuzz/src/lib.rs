@@ -107,7 +107,7 @@ pub fn config(bytes: &[u8]) {
     let agent = counterfoil::config::Config::load_with(&file, []).map(|config| config.to_string());
     let hub = counterfoil_hub::config::Config::load_with(&file, []).map(|config| config.to_string());
     let said = [agent.map_err(|error| error.to_string()), hub.map_err(|error| error.to_string())];
-    said.iter().flat_map(|said| said.as_ref().err()).for_each(|said| says_where(&file, said));
+    said.iter().filter_map(|said| said.as_ref().err()).for_each(|said| says_where(&file, said));
 }
 
 fn says_where(file: &Path, said: &str) {

@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// An exchange takes milliseconds; one that takes so long hangs.
-const HANG: Duration = Duration::from_secs(60);
+const HANG: Duration = Duration::from_mins(1);
 
 struct Served {
     runtime: Runtime,
