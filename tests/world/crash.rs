@@ -181,6 +181,7 @@ impl Rig {
         self.judge(Look::Newest(usize::MAX)).await?;
         self.agent.drained(LIMIT).await;
         let verdict = self.checkout.compare(&self.hub.api()).await?;
+        verdict.doubtful().iter().for_each(|line| (options.progress)(line));
         self.figures.faults.extend(verdict.harmful());
         self.figures.report = verdict.report;
         Ok(())

@@ -17,6 +17,9 @@ use crate::wait::Deadline;
 const LIMIT: Duration = Duration::from_mins(3);
 /// What a hub may have heard of after crashes on an honest disk: bytes of which nobody was told.
 const HARMLESS: &[&str] = &["TAIL_CUT"];
+/// What a hub may name in error, and what is therefore said and not judged: that a box went back. A hello of the agent that was killed can
+/// reach the hub after the next one's, and then speaks of less than the hub has. A box that really went back shows in the places of the receipts.
+const DOUBTFUL: &[&str] = &["ROLLBACK"];
 
 /// What the hub has and says.
 #[derive(Clone, Debug)]
@@ -30,8 +33,17 @@ pub struct Verdict {
 impl Verdict {
     /// A fault for each exception that should not be.
     pub fn harmful(&self) -> Vec<String> {
-        let is_harmful = |exception: &&Value| !HARMLESS.iter().any(|code| exception["code"] == *code);
-        self.exceptions.iter().filter(is_harmful).map(|exception| format!("the hub says {exception}")).collect()
+        self.quoted(|code| !HARMLESS.contains(&code) && !DOUBTFUL.contains(&code))
+    }
+
+    /// A line for each exception that a person should look at.
+    pub fn doubtful(&self) -> Vec<String> {
+        self.quoted(|code| DOUBTFUL.contains(&code))
+    }
+
+    fn quoted(&self, is_wanted: impl Fn(&str) -> bool) -> Vec<String> {
+        let wanted = self.exceptions.iter().filter(|exception| exception["code"].as_str().is_none_or(&is_wanted));
+        wanted.map(|exception| format!("the hub says {exception}")).collect()
     }
 
     /// The codes of the open exceptions.

@@ -225,7 +225,7 @@ impl Rig {
             return Err("the power went without a cut".to_owned());
         }
         self.judge(options.cuts, true).await?;
-        self.compare().await
+        self.compare(options).await
     }
 
     /// From one start to the next cut.
@@ -375,9 +375,10 @@ impl Rig {
     }
 
     /// The hub has every receipt once, and nothing to complain of.
-    async fn compare(&mut self) -> Result<(), String> {
+    async fn compare(&mut self, options: &Options) -> Result<(), String> {
         self.agent.drained(LIMIT).await;
         let verdict = self.checkout.compare(&self.hub.api()).await?;
+        verdict.doubtful().iter().for_each(|line| (options.progress)(line));
         self.figures.faults.extend(verdict.harmful());
         self.figures.named = verdict.named();
         self.figures.report = verdict.report;
