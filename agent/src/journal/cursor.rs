@@ -43,9 +43,6 @@ pub(crate) struct Cursor {
     is_dirty: bool,
 }
 
-/// Number and bytes of a file that is no cursor.
-pub(crate) type DamagedFile = (u32, Vec<u8>);
-
 impl Cursor {
     /// Loads the newer of the two files; an empty cursor where none is readable. Also gives the numbers and bytes of damaged files.
     pub(crate) fn load(disk: &dyn Disk) -> io::Result<(Self, Vec<DamagedFile>)> {

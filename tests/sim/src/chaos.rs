@@ -44,7 +44,7 @@ impl Rates {
 }
 
 /// The end of a fault.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Remedy {
     /// A store is reachable again.
     Join(usize),
@@ -211,7 +211,8 @@ impl World {
     fn damage(&mut self, fault: Fault, index: usize) {
         let files = self.boxes[index].disk.medium.files();
         let is_ours = |name: &str| {
-            let segment = name.starts_with("journal/") && (name.ends_with(".seg") || name.ends_with(".idx"));
+            let extension = name.strip_prefix("journal/").and_then(|name| name.rsplit_once('.'));
+            let segment = extension.is_some_and(|(_, extension)| matches!(extension, "seg" | "idx"));
             segment || name.starts_with("cursor") || name == "binding"
         };
         let files: Vec<_> = files.into_iter().filter(|file| is_ours(&file.name) && file.bytes > 0).collect();

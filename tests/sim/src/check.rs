@@ -31,7 +31,7 @@ struct Ending {
 impl World {
     /// Whether nothing is under way any more.
     pub(crate) fn is_drained(&self) -> bool {
-        let answered = self.tills.tills.iter().all(|till| till.pending.is_none());
+        let answered = self.tills.all.iter().all(|till| till.pending.is_none());
         answered && (0..self.boxes.len()).all(|index| self.has_drained(index)) && self.hubs.is_posted()
     }
 
@@ -49,7 +49,7 @@ impl World {
 
     /// What still waits, for a person.
     pub(crate) fn what_waits(&self) -> String {
-        let tills = self.tills.tills.iter().filter(|till| till.pending.is_some()).map(|till| till.name.as_str());
+        let tills = self.tills.all.iter().filter(|till| till.pending.is_some()).map(|till| till.name.as_str());
         let tills: Vec<&str> = tills.collect();
         let boxes: Vec<usize> = (0..self.boxes.len()).filter(|index| !self.has_drained(*index)).collect();
         let down: Vec<usize> = (0..self.boxes.len()).filter(|index| self.boxes[*index].process.is_none()).collect();

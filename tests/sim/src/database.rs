@@ -1,4 +1,4 @@
-//! The hubs' database server: SQLite in memory, one transaction at a time, on the simulation's thread.
+//! The hubs' database server: `SQLite` in memory, one transaction at a time, on the simulation's thread.
 //!
 //! Invariant: whoever asks gets their turn in the order in which they are polled; a transaction that is dropped, or whose database was
 //! set back under it, leaves no trace. Between statements others may be polled: where that happens a draw decides. Nothing here knows
@@ -304,7 +304,7 @@ impl Transaction for SimTransaction {
     }
 }
 
-/// The statement as SQLite reads it; a transaction here is alone, so rows need no locks.
+/// The statement as `SQLite` reads it; a transaction here is alone, so rows need no locks.
 fn dialect(sql: &str) -> String {
     let sql = sql.trim_end().trim_end_matches("SKIP LOCKED").trim_end();
     sql.trim_end_matches("FOR UPDATE").replace('$', "?")

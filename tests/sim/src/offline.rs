@@ -130,6 +130,9 @@ impl std::fmt::Debug for Offline {
 
 impl Offline {
     /// A new box with its journal in `directory`.
+    ///
+    /// # Panics
+    /// Where the box cannot do that: the simulation has found something.
     pub fn begin(directory: &Path) -> Self {
         let limits = JournalConfig { segment_bytes: 1024 * 1024, free_bytes_min: 0, ..JournalConfig::default() };
         let mut store = StoreBox::new(30, "S1", "box0", limits);
@@ -146,6 +149,9 @@ impl Offline {
     }
 
     /// A day of selling, with the agent's timers going on.
+    ///
+    /// # Panics
+    /// Where the box cannot do that: the simulation has found something.
     pub fn sell_for_a_day(&mut self, day: u64) {
         let (source, context) = (self.store.source.clone(), self.store.config.context());
         let mut tick_at = self.now;
@@ -174,6 +180,9 @@ impl Offline {
     }
 
     /// The hub is there again: everything is sent, and compared.
+    ///
+    /// # Panics
+    /// Where the box cannot do that: the simulation has found something.
     pub fn come_back(&mut self) -> Back {
         let mut hubs = Hubs::new(30, 1, SafeWhen::Stored);
         let source = self.store.source.clone();

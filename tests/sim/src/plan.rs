@@ -199,13 +199,13 @@ impl Plan {
         let gone: Vec<String> =
             own.faults.list().into_iter().filter(|fault| !self.faults.has(*fault)).map(Fault::name).collect();
         if !gone.is_empty() {
-            command.push_str(&format!(" --without {}", gone.join(",")));
+            command.extend([" --without ", &gone.join(",")]);
         }
         if self.until_ms != own.until_ms {
-            command.push_str(&format!(" --until-ms {}", self.until_ms));
+            command.extend([" --until-ms ", &self.until_ms.to_string()]);
         }
         if let Some(bug) = self.bug {
-            command.push_str(&format!(" --plant {bug:?}"));
+            command.extend([" --plant ", &format!("{bug:?}")]);
         }
         command
     }

@@ -232,14 +232,17 @@ impl StoreBox {
     }
 
     /// The box stands on another disk.
-    pub(crate) fn stand_on(&mut self, now: u64, disk: SimDisk, shelf: Shelf) {
+    pub(crate) fn stand_on(&mut self, now: u64, disk: SimDisk, state: Shelf) {
         self.process = None;
         self.disk = disk;
-        self.shelf = shelf;
+        self.shelf = state;
         self.past.excused_until = now;
         self.past.is_odd = true;
     }
 }
+
+/// A document by its number, and its answer; `None` for a line that was closed without one.
+pub(crate) type Answered = (usize, Option<Result<Outcome, Refused>>);
 
 impl Process {
     /// A till's document, under the number that the till knows it by.
@@ -249,8 +252,8 @@ impl Process {
         self.asked.push((document, answer));
     }
 
-    /// Serves what waits. Gives the answers, `None` for a line that was closed without one.
-    pub(crate) fn serve(&mut self) -> (Vec<(usize, Option<Result<Outcome, Refused>>)>, Result<(), Died>) {
+    /// Serves what waits.
+    pub(crate) fn serve(&mut self) -> (Vec<Answered>, Result<(), Died>) {
         let requests = std::mem::take(&mut self.waiting);
         let served = self.round(requests);
         let answers = std::mem::take(&mut self.asked).into_iter().map(|(document, mut answer)| {

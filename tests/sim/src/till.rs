@@ -51,7 +51,7 @@ pub(crate) struct Till {
 /// All tills, documents and answers.
 #[derive(Debug, Default)]
 pub(crate) struct Tills {
-    pub(crate) tills: Vec<Till>,
+    pub(crate) all: Vec<Till>,
     pub(crate) documents: Vec<Document>,
     /// Which document has a key, as tills were told.
     pub(crate) keys: BTreeMap<(Source, RecordKey), usize>,
@@ -92,8 +92,8 @@ fn movement(till: &str, number: u64, quantity: u64) -> String {
 
 impl Tills {
     pub(crate) fn open(&mut self, name: String, home: usize, pace_ms: u64) -> usize {
-        self.tills.push(Till { name, home, pace_ms, numbers: 0, pending: None, answered: Vec::new() });
-        self.tills.len() - 1
+        self.all.push(Till { name, home, pace_ms, numbers: 0, pending: None, answered: Vec::new() });
+        self.all.len() - 1
     }
 
     /// The document as its box takes it.
@@ -111,7 +111,7 @@ impl Tills {
 
     /// A new document of a till.
     pub(crate) fn make(&mut self, till: usize, source: &Source, context: &Context, random: &mut Random) -> usize {
-        let owner = &mut self.tills[till];
+        let owner = &mut self.all[till];
         owner.numbers += 1;
         let number = owner.numbers;
         let name = owner.name.clone();
@@ -125,7 +125,7 @@ impl Tills {
 
     /// Other content under the identity of the till's last document.
     pub(crate) fn contradict(&mut self, till: usize, source: &Source, context: &Context, random: &mut Random) -> usize {
-        let owner = &self.tills[till];
+        let owner = &self.all[till];
         let (number, name) = (random.between(1, owner.numbers.max(1)), owner.name.clone());
         let minor = i64::try_from(random.between(20_001, 30_000)).unwrap_or(1);
         self.keep(Kind::TRANSACTION, transaction(&name, number, minor), minor, source, context)

@@ -171,7 +171,7 @@ impl World {
 
     pub(crate) fn open_till(&mut self, home: usize) {
         let pace_ms = self.random.between(1_500, 6_000);
-        let till = self.tills.open(format!("T{}", self.tills.tills.len()), home, pace_ms);
+        let till = self.tills.open(format!("T{}", self.tills.all.len()), home, pace_ms);
         let at = self.random.around(pace_ms);
         self.after(at, Event::Till(till));
     }
@@ -222,7 +222,6 @@ impl World {
             }
             Event::Connect(index, life) if self.lives(index, life) => self.connect(index),
             Event::Start(index, life) if self.boxes[index].life == life => self.start(index),
-            Event::Serve(..) | Event::Tick(..) | Event::Wake(..) | Event::Connect(..) | Event::Start(..) => {}
             Event::Up(life, message) => {
                 if life == self.broker.life {
                     self.arrive(message);
@@ -235,7 +234,12 @@ impl World {
             }
             // Of those that were planned, the earliest counts; it plans the next.
             Event::Poll if self.poll_at == Some(self.now) => self.poll_hubs(),
-            Event::Poll => {}
+            Event::Serve(..)
+            | Event::Tick(..)
+            | Event::Wake(..)
+            | Event::Connect(..)
+            | Event::Start(..)
+            | Event::Poll => {}
             Event::StartHub(index) => self.start_hub(index),
             Event::Backup => {
                 let done = self.hubs.back_up();
@@ -355,7 +359,7 @@ impl World {
             let message = Message { source: source.clone(), up, payload };
             self.trace.note(self.now, &format!("up {index} {up:?} {}", message.payload.len()));
             if !self.boxes[index].is_cut_off {
-                self.send_up(message);
+                self.send_up(&message);
             }
         }
     }
@@ -429,7 +433,7 @@ impl World {
         !self.is_healed && self.plan.faults.has(fault)
     }
 
-    pub(crate) fn send_up(&mut self, message: Message) {
+    pub(crate) fn send_up(&mut self, message: &Message) {
         let copies = if self.has(Fault::Double) && self.random.chance(self.rates.double) { 2 } else { 1 };
         for _ in 0..copies {
             if let Some(delay) = self.delay() {
@@ -591,13 +595,13 @@ impl World {
     // The tills.
 
     fn till(&mut self, till: usize) {
-        let (home, pace_ms) = (self.tills.tills[till].home, self.tills.tills[till].pace_ms);
-        let pending = self.tills.tills[till].pending;
+        let (home, pace_ms) = (self.tills.all[till].home, self.tills.all[till].pace_ms);
+        let pending = self.tills.all[till].pending;
         if pending.is_none() && self.is_healed {
             return;
         }
         let document = pending.unwrap_or_else(|| self.choose(till, home));
-        self.tills.tills[till].pending = Some(document);
+        self.tills.all[till].pending = Some(document);
         let wait_ms = if pending.is_some() { 2_000 } else { pace_ms };
         let next = self.random.around(wait_ms);
         self.after(next, Event::Till(till));
@@ -614,10 +618,10 @@ impl World {
 
     fn choose(&mut self, till: usize, home: usize) -> usize {
         let (source, context) = (self.boxes[home].source.clone(), self.boxes[home].config.context());
-        let answered = self.tills.tills[till].answered.len();
+        let answered = self.tills.all[till].answered.len();
         if answered > 0 && self.has(Fault::Doubles) && self.random.chance(150) {
             let index = self.random.index(answered);
-            return self.tills.tills[till].answered[index];
+            return self.tills.all[till].answered[index];
         }
         if answered > 0 && self.has(Fault::Conflicts) && self.random.chance(80) {
             return self.tills.contradict(till, &source, &context, &mut self.random);
@@ -637,7 +641,7 @@ impl World {
         if self.has(Fault::LostReply) && self.random.chance(200) {
             return;
         }
-        for till in &mut self.tills.tills {
+        for till in &mut self.tills.all {
             if till.pending == Some(document) {
                 till.pending = None;
                 till.answered.push(document);

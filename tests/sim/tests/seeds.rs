@@ -12,7 +12,7 @@ const THREADS: usize = 2;
 
 fn pass(plans: impl Iterator<Item = Plan> + Send, expected: u64) {
     let (failed, passed) = run_all(plans, THREADS, 1, &|_, _| {});
-    for (plan, ended) in failed.iter().take(1) {
+    if let Some((plan, ended)) = failed.first() {
         let (small, small_ended) = shrink(plan);
         panic!(
             "seed {} fails: {:?}\nmade small: {:?}\n{}",
