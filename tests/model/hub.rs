@@ -102,7 +102,7 @@ impl Hub {
             for head in &heads.lanes {
                 let key = LaneKey { epoch: heads.epoch, lane: head.lane };
                 let mut state = self.lane(key);
-                let incidents = state.hello(head);
+                let incidents = state.hello(head, heads.live);
                 marks.push(self.settle(key, state, incidents));
             }
         }
