@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Parser;
 use counterfoil_proto::planted::Bug;
-use counterfoil_sim::plan::{Fault, Plan};
+use counterfoil_sim::plan::{Fault, Faults, Plan};
 use counterfoil_sim::run::{run, run_all, shrink};
 use counterfoil_sim::say;
 
@@ -48,8 +48,7 @@ impl Arguments {
     fn plan(&self, seed: u64, bug: Option<Bug>) -> Plan {
         let own = Plan::of(seed);
         let is_without = |fault: &Fault| self.without.iter().any(|name| *name == fault.name());
-        let faults =
-            own.faults.list().into_iter().filter(is_without).fold(own.faults, |faults, fault| faults.without(fault));
+        let faults = own.faults.list().into_iter().filter(is_without).fold(own.faults, Faults::without);
         Plan { faults, until_ms: self.until_ms.unwrap_or(own.until_ms), bug, trace: self.trace, ..own }
     }
 }
@@ -64,16 +63,12 @@ fn report(plan: &Plan, findings: &[String]) {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let named = |name: &String| Bug::ALL.into_iter().find(|bug| format!("{bug:?}") == *name);
-    let bug = match &arguments.plant {
-        Some(name) => match named(name) {
-            Some(bug) => Some(bug),
-            None => {
-                say(&format!("There is no bug {name}; there are {:?}", Bug::ALL));
-                return ExitCode::from(64);
-            }
-        },
-        None => None,
-    };
+    let bug = arguments.plant.as_ref().map(named);
+    if bug == Some(None) {
+        say(&format!("There is no such bug; there are {:?}", Bug::ALL));
+        return ExitCode::from(64);
+    }
+    let bug = bug.flatten();
     if let Some(seed) = arguments.seed {
         let plan = arguments.plan(seed, bug);
         let ended = run(&plan);
