@@ -59,8 +59,13 @@ async fn another_content_is_a_conflict_that_is_kept_once() {
     let existing = answers.first().and_then(|answer| answer.get("existing")?.get("seq")?.as_u64());
     assert_eq!(existing, Some(first.seq));
     stage.agent.drained(LIMIT).await;
+    // What is stored gets its position a moment later.
+    let deadline = Deadline::new(LIMIT);
     let mut ledger = Ledger::default();
-    ledger.read_on(&stage.hub.api()).await.unwrap();
+    while ledger.kinds.get("transaction").is_none_or(|count| *count < 2) {
+        deadline.rest_for("the first and the other one in the ledger").await;
+        ledger.read_on(&stage.hub.api()).await.unwrap();
+    }
     assert_eq!(ledger.kinds.get("transaction"), Some(&2), "the first, and the other one once");
     let totals: Value = stage.hub.api().json("/v1/totals?store=0042&business_day=2026-11-23").await.unwrap();
     let gross = totals.pointer("/currencies/0/gross").and_then(Value::as_str);
