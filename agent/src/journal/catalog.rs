@@ -170,6 +170,11 @@ impl Catalog {
     pub(crate) fn views(&self) -> Vec<EpochView> {
         let mut views = self.epochs.as_ref().clone();
         let Some((epoch, heads)) = &self.live else { return views };
+        // An epoch of which nothing is synced may never come to be: a segment that turns for its first record publishes too.
+        if heads.iter().all(|head| head.last == Seq::NONE) {
+            views.retain(|view| view.epoch != *epoch);
+            return views;
+        }
         let Some(view) = views.iter_mut().find(|view| view.epoch == *epoch) else { return views };
         for lane in Lane::ALL {
             let head = heads[lane_index(lane)];

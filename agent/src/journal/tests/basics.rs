@@ -40,6 +40,29 @@ fn segments_turn_and_everything_survives_a_clean_restart() {
 }
 
 #[test]
+fn an_epoch_is_shown_to_nobody_before_its_first_record_is_synced() {
+    let mut turned = 0;
+    // Somewhere in this range the new epoch's first record is the one for which the segment turns.
+    for filled in 1..40 {
+        let mut world = World::new(small());
+        for _ in 0..filled {
+            world.trade(1);
+        }
+        world.open();
+        let segments = world.journal().figures().segments;
+        world.begin_epoch();
+        let (keys, stored) = document(99, 100);
+        world.journal().stage(Lane::Trade, &keys, &stored).unwrap();
+        turned += world.journal().figures().segments - segments;
+        let shown = |world: &mut World| world.journal().reader().lanes().iter().any(|view| view.epoch == epoch(2));
+        assert!(!shown(&mut world), "a power cut now, and this epoch never was");
+        world.journal().commit(NOW).unwrap();
+        assert!(shown(&mut world));
+    }
+    assert!(turned > 0);
+}
+
+#[test]
 fn each_start_begins_a_new_epoch_that_names_its_parent() {
     let mut world = World::new(small());
     for _ in 0..4 {
