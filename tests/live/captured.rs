@@ -1,4 +1,4 @@
-//! A day of MQTT traffic, captured and played three more times: no total, no stock, no count changes.
+//! A day of MQTT traffic, captured and played three more times, and its morning once more: no total, no stock, no count changes.
 //!
 //! What a hub may well say is that somebody speaks with the voice of the past: old hellos look like a copy of the box.
 
@@ -166,6 +166,10 @@ async fn a_captured_day_played_three_more_times_changes_nothing() {
         play_and_settle(&stage, &heard, &hellos[0]).await;
         assert_eq!(books(&stage).await, before, "after round {round}");
     }
+    // The morning alone: up to the first word about the shelf, which knew nothing of the afternoon.
+    let first = heard.iter().position(|(topic, _)| topic.ends_with("/positions")).unwrap();
+    play_and_settle(&stage, &heard[..=first], &hellos[0]).await;
+    assert_eq!(books(&stage).await, before, "after the morning");
 }
 
 /// Plays messages, and waits until the hub has dealt with all of them: it answers hellos in the order of arrival, so one closes the round.
