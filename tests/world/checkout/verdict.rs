@@ -17,8 +17,8 @@ use crate::wait::Deadline;
 const LIMIT: Duration = Duration::from_mins(3);
 /// What a hub may have heard of after crashes on an honest disk: bytes of which nobody was told.
 const HARMLESS: &[&str] = &["TAIL_CUT"];
-/// What a hub may name in error, and what is therefore said and not judged: that a box went back. A hello of the agent that was killed can
-/// reach the hub after the next one's, and then speaks of less than the hub has. A box that really went back shows in the places of the receipts.
+/// What is said and not judged: that a box went back. An agent that told of an epoch before its first record was synced made the hub name it in
+/// error; that is mended, and not yet shown by a long run. A box that really went back shows in the places of the receipts.
 const DOUBTFUL: &[&str] = &["ROLLBACK"];
 
 /// What the hub has and says.
