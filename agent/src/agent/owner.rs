@@ -6,27 +6,31 @@
 
 use std::sync::Arc;
 
-use counterfoil_proto::id::{LaneKey, Seq};
-use counterfoil_proto::message::{Mark, PositionItem};
+use counterfoil_proto::message::Mark;
 use counterfoil_proto::planted::{self, Bug};
 use counterfoil_proto::time::{Moment, WallTime};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::group::{Group, Stager, StagingError, read_record, receipt};
-use super::judge;
+use super::group::{Group, Stager, StagingError};
 use super::notes::{self, Note};
 use super::open::{self, Start};
 use super::report::Reporter;
 use super::{Inbox, Reply, Request};
-use crate::answer::{ExceptionAnswer, Forecast, Outcome, Progress, ReceiptAnswer, Refused};
+use crate::answer::{Outcome, Refused};
 use crate::config::Config;
 use crate::env::Env;
 use crate::error::ExitError;
-use crate::journal::{Disk, IdentityKey, Journal, JournalConfig, JournalError, Marks, Position, Reader, Room};
+use crate::journal::{Disk, Journal, JournalConfig, JournalError, Marks, Position, Reader, Room};
 use crate::state::{Shelf, State};
 use crate::uplink::View;
 use counterfoil_proto::record::Prepared;
+
+mod answering;
+mod failing;
+
+pub use answering::PositionsSnapshot;
+use answering::Question;
 
 /// Requests gathered for one sync. More would let the first of them wait longer than a sync takes.
 const GATHERED_MAX: usize = 256;
@@ -49,14 +53,6 @@ const NOTES_MAX: usize = 256;
 
 /// Milliseconds between two exceptions about documents that were refused.
 const REFUSED_NOTE_MS: u64 = 3_600_000;
-
-/// Failed syncs within [`FAILED_SYNC_MS`] after which the agent only drains.
-const FAILED_SYNCS_MAX: usize = 3;
-const FAILED_SYNC_MS: i64 = 3_600_000;
-/// Milliseconds between two probes for a way back.
-const PROBE_MS: u64 = 300_000;
-const FAILED_SYNCS_FILE: &str = "failed-syncs";
-const PROBE_FILE: &str = "probe";
 
 /// What is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -474,74 +470,6 @@ impl Owner {
         Ok(())
     }
 
-    fn answer(&mut self, question: Question) {
-        let now = self.env.wall();
-        match question {
-            Question::Forecast { documents, reply } => {
-                let store_id = self.reporter.store_id();
-                let answer = judge::forecast(store_id, &mut self.journal, &self.state, &documents).map_err(|failure| {
-                    error!(failure = %crate::error::chain(&failure), "documents could not be judged");
-                    Refused::Unanswered
-                });
-                reply.send(answer).unwrap_or_default();
-            }
-            Question::Stock { item_id, reply } => reply.send(Ok(self.state.stock(&item_id))).unwrap_or_default(),
-            Question::Day { business_day_date, reply } => {
-                reply.send(Ok(self.state.day(&business_day_date))).unwrap_or_default();
-            }
-            Question::Exceptions { all, reply } => reply.send(Ok(self.state.exceptions(all, now))).unwrap_or_default(),
-            Question::Exception { id, reply } => reply.send(Ok(self.state.exception(&id, now))).unwrap_or_default(),
-            Question::Positions { reply } => reply.send(Ok(self.positions())).unwrap_or_default(),
-            Question::Receipt { identity, reply } => {
-                let answer = self.receipt(&identity).map_err(|failure| {
-                    error!(failure = %crate::error::chain(&failure), "a receipt could not be read");
-                    Refused::Unanswered
-                });
-                reply.send(answer).unwrap_or_default();
-            }
-        }
-    }
-
-    fn receipt(&mut self, identity: &str) -> Result<Option<ReceiptAnswer>, StagingError> {
-        use crate::journal::Found;
-        let position = match self.journal.find(IdentityKey::of(identity))? {
-            Found::Nothing => return Ok(None),
-            Found::Pending(position) | Found::Synced(position) => position,
-        };
-        let Some((key, record)) = read_record(&self.journal, position)? else { return Ok(None) };
-        let marks = self.journal.marks(key.lane_key());
-        let sent = self.uplink.borrow().sent.get(&key.lane_key()).copied().unwrap_or(Seq::NONE);
-        let progress = if key.seq <= marks.safe {
-            Progress::Safe
-        } else if key.seq <= marks.stored {
-            Progress::Stored
-        } else if key.seq <= sent {
-            Progress::Sent
-        } else {
-            Progress::Recorded
-        };
-        Ok(Some(ReceiptAnswer {
-            receipt: receipt(key, &record.envelope, true),
-            kind: record.kind.name().unwrap_or("unknown").to_owned(),
-            progress,
-            correlation_id: record.envelope.correlation_id,
-        }))
-    }
-
-    fn positions(&self) -> PositionsSnapshot {
-        let heads = self.journal.lanes().into_iter().flat_map(|view| {
-            let epoch = view.epoch;
-            view.lanes.into_iter().map(move |lane| (LaneKey { epoch, lane: lane.lane }, lane.last))
-        });
-        let items = self.state.stock_all().map(|entry| PositionItem {
-            item_id: entry.item_id.to_owned(),
-            unit: entry.unit.to_owned(),
-            on_hand: entry.on_hand.map(|on_hand| on_hand.normalize().to_string()),
-            delta: entry.delta.normalize().to_string(),
-        });
-        PositionsSnapshot { taken_at: self.env.wall(), heads: heads.collect(), items: items.collect() }
-    }
-
     pub(super) fn free_bytes(&self) -> u64 {
         self.disk.free_bytes().unwrap_or(0)
     }
@@ -561,74 +489,6 @@ impl Owner {
         inbox.status.send_replace(Arc::new(status.clone()));
         status
     }
-
-    /// Remembers that a sync failed, for the next start, though the disk takes nothing else any more; it may not take even that.
-    fn note_failed_sync(&self) {
-        let mut times = self.failed_syncs();
-        times.push(self.env.wall().0.to_string());
-        let kept = times.len().saturating_sub(FAILED_SYNCS_MAX);
-        let text = times.split_off(kept).join("\n");
-        if let Err(failure) = self.disk.write_aside(FAILED_SYNCS_FILE, text.as_bytes()) {
-            error!(%failure, "the failure could not be noted");
-        }
-    }
-
-    fn failed_syncs(&self) -> Vec<String> {
-        let bytes = crate::journal::disk::read_whole(&*self.disk, FAILED_SYNCS_FILE, 4096).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).lines().map(ToOwned::to_owned).collect()
-    }
-
-    fn check_failed_syncs(&mut self) {
-        let now = self.env.wall().0;
-        let noted = self.failed_syncs();
-        let recent = noted.iter().filter_map(|text| text.parse::<i64>().ok());
-        let recent = recent.filter(|at| now.saturating_sub(*at).abs() <= FAILED_SYNC_MS).count();
-        if recent >= FAILED_SYNCS_MAX {
-            error!(
-                recent,
-                "the disk failed repeatedly: only delivering what is there, looking for a way back every five minutes"
-            );
-            self.mode = Mode::DrainOnly;
-            self.probe_at = self.env.moment().plus_ms(PROBE_MS);
-        }
-    }
-
-    fn probe(&mut self, now: Moment) {
-        if now < self.probe_at {
-            return;
-        }
-        self.probe_at = now.plus_ms(PROBE_MS);
-        match crate::journal::disk::replace(&*self.disk, "", PROBE_FILE, b"probe") {
-            Ok(()) => {
-                info!("the disk takes writes again: accepting");
-                self.mode = Mode::Accepting;
-            }
-            Err(failure) => error!(%failure, "the disk still fails"),
-        }
-    }
-}
-
-/// A question that is answered after the sync of its round.
-#[derive(Debug)]
-enum Question {
-    Forecast { documents: Vec<Prepared>, reply: Reply<Vec<Forecast>> },
-    Stock { item_id: String, reply: Reply<Option<crate::answer::StockAnswer>> },
-    Receipt { identity: String, reply: Reply<Option<ReceiptAnswer>> },
-    Day { business_day_date: String, reply: Reply<crate::answer::DayAnswer> },
-    Exceptions { all: bool, reply: Reply<Vec<ExceptionAnswer>> },
-    Exception { id: String, reply: Reply<Option<ExceptionAnswer>> },
-    Positions { reply: Reply<PositionsSnapshot> },
-}
-
-/// Stock on hand of everything, for the hub.
-#[derive(Clone, Debug)]
-pub struct PositionsSnapshot {
-    /// When it was taken.
-    pub taken_at: WallTime,
-    /// Up to where records are in it.
-    pub heads: Vec<(LaneKey, Seq)>,
-    /// The items.
-    pub items: Vec<PositionItem>,
 }
 
 fn fatal(error: impl std::error::Error + Send + Sync + 'static) -> ExitError {

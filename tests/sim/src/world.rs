@@ -6,8 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use counterfoil::answer::{Outcome, Receipt, Refused};
-use counterfoil::uplink::backoff;
 use counterfoil_hub::ledger::SafeWhen;
 use counterfoil_hub::mqtt::Incoming;
 use counterfoil_proto::codec;
@@ -20,8 +18,11 @@ use crate::chaos::{Rates, Remedy};
 use crate::hub::Hubs;
 use crate::plan::{Fault, Plan};
 use crate::random::Random;
-use crate::store::{BEGINNING, Died, Said, StoreBox};
-use crate::till::{Heard, Tills, key_of};
+use crate::store::{BEGINNING, StoreBox};
+use crate::till::Tills;
+
+mod boxes;
+mod tills;
 
 /// Findings that are kept; more of one run say nothing new.
 const FINDINGS_MAX: usize = 20;
@@ -262,160 +263,6 @@ impl World {
 
     // The boxes.
 
-    fn start(&mut self, index: usize) {
-        if self.boxes[index].process.is_some() {
-            return;
-        }
-        let started = self.boxes[index].start(self.now);
-        let life = self.boxes[index].life;
-        self.trace.note(self.now, &format!("start {index} {life} {}", started.is_ok()));
-        match started {
-            Ok(()) => {
-                self.after(1, Event::Connect(index, life));
-                self.after(500, Event::Tick(index, life));
-            }
-            Err(died) => self.died(index, &died),
-        }
-    }
-
-    /// systemd starts it again after a while.
-    pub(crate) fn died(&mut self, index: usize, died: &Died) {
-        self.trace.note(self.now, &format!("died {index}: {}", died.0));
-        self.leave(index);
-        let now = self.now;
-        self.boxes[index].kill(now);
-        self.start_later(index, 1_000, 4_000);
-    }
-
-    pub(crate) fn start_later(&mut self, index: usize, low_ms: u64, high_ms: u64) {
-        let delay = self.random.between(low_ms, high_ms);
-        let life = self.boxes[index].life;
-        self.after(delay, Event::Start(index, life));
-    }
-
-    /// The box's connection is gone; whoever is left there does not know yet, or is gone too.
-    pub(crate) fn leave(&mut self, index: usize) {
-        self.broker.clients.retain(|_, (_, holder)| *holder != index);
-    }
-
-    pub(crate) fn serve(&mut self, index: usize) {
-        let now = self.moment();
-        self.boxes[index].set_time(self.now);
-        let Some(process) = &mut self.boxes[index].process else { return };
-        let (answers, served) = process.serve();
-        if served.is_ok() {
-            process.news(now);
-        }
-        for (document, answer) in answers {
-            self.answered(index, document, answer);
-        }
-        if let Err(died) = served {
-            return self.died(index, &died);
-        }
-        self.check_given_back(index);
-        self.pump(index);
-    }
-
-    fn tick(&mut self, index: usize) {
-        let life = self.boxes[index].life;
-        if let Some(process) = &mut self.boxes[index].process {
-            process.waiting.push(counterfoil::agent::Request::Tick);
-        }
-        self.serve(index);
-        self.after(1_000, Event::Tick(index, life));
-    }
-
-    fn pump(&mut self, index: usize) {
-        let now = self.moment();
-        self.boxes[index].set_time(self.now);
-        let Some(process) = &mut self.boxes[index].process else { return };
-        let connection = process.connection();
-        match process.pump(now) {
-            Ok(said) => {
-                if said.line_ended {
-                    self.line_ended(index);
-                }
-                self.publish(index, said);
-            }
-            Err(died) => return self.died(index, &died),
-        }
-        if connection.is_some() && self.boxes[index].process.as_ref().is_some_and(|process| !process.waiting.is_empty())
-        {
-            let life = self.boxes[index].life;
-            self.after(1, Event::Serve(index, life));
-        }
-    }
-
-    fn publish(&mut self, index: usize, said: Said) {
-        let (source, life) = (self.boxes[index].source.clone(), self.boxes[index].life);
-        let planned = self.boxes[index].wake_at.filter(|planned| *planned > self.now);
-        if let Some(at) = said.wake_at
-            && planned.is_none_or(|planned| at < planned)
-        {
-            self.boxes[index].wake_at = Some(at);
-            self.at(at, Event::Wake(index, life));
-        }
-        for (up, payload) in said.messages {
-            let message = Message { source: source.clone(), up, payload };
-            self.trace.note(self.now, &format!("up {index} {up:?} {}", message.payload.len()));
-            if !self.boxes[index].is_cut_off {
-                self.send_up(&message);
-            }
-        }
-    }
-
-    // The broker.
-
-    fn connect(&mut self, index: usize) {
-        let life = self.boxes[index].life;
-        let Some(process) = &self.boxes[index].process else { return };
-        if process.connection().is_some() {
-            return;
-        }
-        if self.boxes[index].is_cut_off {
-            return self.connect_later(index);
-        }
-        let source = self.boxes[index].source.clone();
-        self.broker.connections += 1;
-        let connection = self.broker.connections;
-        if let Some((_, other)) = self.broker.clients.insert(source, (connection, index)) {
-            // The same client id: the broker drops the older connection.
-            self.line_ended_but_for(other, index);
-        }
-        self.boxes[index].set_time(self.now);
-        let now = self.moment();
-        let process = self.boxes[index].process.as_mut();
-        if let Some(said) = process.and_then(|process| process.connected(connection, now)) {
-            self.publish(index, said);
-        }
-        self.after(1, Event::Serve(index, life));
-    }
-
-    fn line_ended_but_for(&mut self, other: usize, index: usize) {
-        if other != index {
-            self.line_ended(other);
-        }
-    }
-
-    /// The agent's connection broke; it comes back by itself.
-    pub(crate) fn line_ended(&mut self, index: usize) {
-        let connection = self.boxes[index].process.as_ref().and_then(crate::store::Process::connection);
-        self.broker.clients.retain(|_, (held, holder)| *holder != index || Some(*held) != connection);
-        if let Some(process) = &mut self.boxes[index].process {
-            process.disconnected();
-            self.connect_later(index);
-        }
-    }
-
-    fn connect_later(&mut self, index: usize) {
-        let draw = self.random.next();
-        let life = self.boxes[index].life;
-        let Some(process) = &mut self.boxes[index].process else { return };
-        process.silent_sessions = process.silent_sessions.max(1);
-        let wait_ms = backoff::wait_ms(process.silent_sessions, 60_000, draw);
-        self.after(wait_ms, Event::Connect(index, life));
-    }
-
     pub(crate) fn holders(&self) -> Vec<usize> {
         self.broker.clients.values().map(|(_, index)| *index).collect()
     }
@@ -593,102 +440,4 @@ impl World {
     }
 
     // The tills.
-
-    fn till(&mut self, till: usize) {
-        let (home, pace_ms) = (self.tills.all[till].home, self.tills.all[till].pace_ms);
-        let pending = self.tills.all[till].pending;
-        if pending.is_none() && self.is_healed {
-            return;
-        }
-        let document = pending.unwrap_or_else(|| self.choose(till, home));
-        self.tills.all[till].pending = Some(document);
-        let wait_ms = if pending.is_some() { 2_000 } else { pace_ms };
-        let next = self.random.around(wait_ms);
-        self.after(next, Event::Till(till));
-        let context = self.boxes[home].config.context();
-        let life = self.boxes[home].life;
-        let copies = if self.has(Fault::Doubles) && self.random.chance(100) { 2 } else { 1 };
-        let Some(process) = &mut self.boxes[home].process else { return };
-        for _ in 0..copies {
-            process.submit(document, self.tills.prepared(document, &context));
-        }
-        let delay = self.random.between(1, 25);
-        self.after(delay, Event::Serve(home, life));
-    }
-
-    fn choose(&mut self, till: usize, home: usize) -> usize {
-        let (source, context) = (self.boxes[home].source.clone(), self.boxes[home].config.context());
-        let answered = self.tills.all[till].answered.len();
-        if answered > 0 && self.has(Fault::Doubles) && self.random.chance(150) {
-            let index = self.random.index(answered);
-            return self.tills.all[till].answered[index];
-        }
-        if answered > 0 && self.has(Fault::Conflicts) && self.random.chance(80) {
-            return self.tills.contradict(till, &source, &context, &mut self.random);
-        }
-        self.tills.make(till, &source, &context, &mut self.random)
-    }
-
-    fn answered(&mut self, index: usize, document: usize, answer: Option<Result<Outcome, Refused>>) {
-        let outcome = match answer {
-            Some(Ok(outcome)) => outcome,
-            Some(Err(refused)) => {
-                return self.trace.note(self.now, &format!("refused {index} {document} {refused}"));
-            }
-            None => return,
-        };
-        self.trace.note(self.now, &format!("answer {index} {document} {outcome:?}"));
-        if self.has(Fault::LostReply) && self.random.chance(200) {
-            return;
-        }
-        for till in &mut self.tills.all {
-            if till.pending == Some(document) {
-                till.pending = None;
-                till.answered.push(document);
-            }
-        }
-        match outcome {
-            Outcome::Recorded(receipt) | Outcome::Duplicate(receipt) => self.receipt(index, document, &receipt),
-            Outcome::Conflict(conflict) => {
-                if conflict.existing.digest == self.tills.documents[document].digest.to_string() {
-                    self.find(format!("box {index}: called document {document} a conflict with itself"));
-                }
-                self.receipt(index, document, &conflict.kept);
-            }
-        }
-    }
-
-    fn receipt(&mut self, index: usize, document: usize, receipt: &Receipt) {
-        let (key, source) = (key_of(receipt), self.boxes[index].source.clone());
-        let digest = self.tills.documents[document].digest;
-        if receipt.digest != digest.to_string() {
-            self.find(format!("box {index}: document {document} was answered with the receipt of another"));
-        }
-        let is_twin = self.boxes.iter().filter(|other| other.source == source).count() > 1;
-        match self.tills.keys.insert((source, key), document) {
-            Some(other) if other != document && !is_twin => {
-                self.find(format!("box {index}: documents {other} and {document} have one number, {key:?}"));
-            }
-            Some(_) | None => {}
-        }
-        let past = self.boxes[index].past;
-        let is_there = self.boxes[index].process.as_ref().is_some_and(|process| {
-            let lanes = process.reader.lanes();
-            let lane = |heard: &Heard| {
-                let view = lanes.iter().find(|view| view.epoch == heard.key.epoch)?;
-                view.lanes.iter().find(|lane| lane.lane == heard.key.lane)
-            };
-            let retained = |heard: &&Heard| lane(heard).is_some_and(|lane| lane.first <= heard.key.seq);
-            let heard = self.tills.documents[document].heard.iter();
-            heard.filter(|heard| heard.store == index).filter(retained).any(|heard| heard.key != key)
-        });
-        // Where what it contradicts was given back, a document that was kept beside it is the first one of its identity.
-        let identity = (self.tills.documents[document].source.clone(), self.tills.documents[document].identity.clone());
-        let is_alone = self.tills.identities.get(&identity).is_some_and(|documents| documents.len() == 1);
-        if is_there && is_alone && past.damages == 0 && !past.is_odd && past.excused_until == 0 {
-            self.find(format!("box {index}: document {document} was recorded twice"));
-        }
-        let heard = Heard { store: index, life: self.boxes[index].life, at: self.now, key };
-        self.tills.documents[document].heard.push(heard);
-    }
 }
