@@ -206,9 +206,11 @@ impl Stager<'_> {
             }
             Found::Synced(position) => {
                 let found = read_envelope(self.journal, position)?;
-                let now = self.env.wall();
-                let is_old = |envelope: &Envelope| now.0.saturating_sub(envelope.recorded_at.0) > 20_000;
-                Ok(found.filter(|(_, envelope)| !planted::is(Bug::DuplicateExpires) || !is_old(envelope)))
+                let is_forgotten = |envelope: &Envelope| {
+                    planted::is(Bug::DuplicateExpires)
+                        && self.env.wall().0.saturating_sub(envelope.recorded_at.0) > 20_000
+                };
+                Ok(found.filter(|(_, envelope)| !is_forgotten(envelope)))
             }
         }
     }

@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::group::{Group, StagingError, read_record};
 use crate::answer::Forecast;
-use crate::journal::{Found, IdentityKey, Journal};
+use crate::journal::{Found, IdentityKey, Journal, Position};
 use crate::state::{self, State};
 
 /// Judges a document that is about to be staged in `group`.
@@ -25,20 +25,8 @@ pub(super) fn judge(
     prepared: &Prepared,
 ) -> Vec<Flag> {
     let mut sold = |line: &ReturnLine| {
-        let (kind, document) = match journal.find(IdentityKey::of(&line.identity)).ok()? {
-            Found::Nothing => return None,
-            Found::Pending(position) => {
-                let staged = group.at(position)?;
-                (staged.record.kind, staged.record.document.clone())
-            }
-            Found::Synced(position) => {
-                let (_, record) = read_record(journal, position)
-                    .inspect_err(|failure| warn!(%failure, "a receipt could not be read; a return is not judged by it"))
-                    .ok()??;
-                (record.kind, record.document)
-            }
-        };
-        sold_by(kind, &document, line)
+        let staged = |position| group.at(position).map(|staged| (staged.record.kind, &staged.record.document[..]));
+        sold_by(journal, staged, line)
     };
     state.judge(prepared, &group.pending, store_id, &mut sold)
 }
@@ -71,18 +59,9 @@ pub(super) fn forecast(
                 continue;
             }
         }
-        let mut sold = |line: &ReturnLine| {
-            let key = IdentityKey::of(&line.identity);
-            if let Some(earlier) = earlier.get(&key) {
-                return sold_by(earlier.kind, &earlier.document, line);
-            }
-            match journal.find(key).ok()? {
-                Found::Nothing => None,
-                Found::Pending(position) | Found::Synced(position) => {
-                    let (_, record) = read_record(journal, position).ok()??;
-                    sold_by(record.kind, &record.document, line)
-                }
-            }
+        let mut sold = |line: &ReturnLine| match earlier.get(&IdentityKey::of(&line.identity)) {
+            Some(earlier) => sold_in(earlier.kind, &earlier.document, line),
+            None => sold_by(journal, |_| None, line),
         };
         let flags = state.judge(prepared, &pending, store_id, &mut sold);
         forecasts.push(Forecast::Recorded { flags });
@@ -92,8 +71,27 @@ pub(super) fn forecast(
     Ok(forecasts)
 }
 
+/// What the receipt that a line names had sold; `staged` shows what waits for its sync.
+fn sold_by<'g>(
+    journal: &mut Journal,
+    staged: impl Fn(Position) -> Option<(Kind, &'g [u8])>,
+    line: &ReturnLine,
+) -> Option<Decimal> {
+    let found = journal.find(IdentityKey::of(&line.identity));
+    let read = match found.map_err(StagingError::from) {
+        Ok(Found::Nothing) => return None,
+        Ok(Found::Pending(position)) => {
+            return staged(position).and_then(|(kind, document)| sold_in(kind, document, line));
+        }
+        Ok(Found::Synced(position)) => read_record(journal, position),
+        Err(failure) => Err(failure),
+    };
+    let read = read.inspect_err(|failure| warn!(%failure, "a receipt could not be read; a return is not judged by it"));
+    read.ok().flatten().and_then(|(_, record)| sold_in(record.kind, &record.document, line))
+}
+
 /// A document of another kind had sold nothing.
-fn sold_by(kind: Kind, document: &[u8], line: &ReturnLine) -> Option<Decimal> {
+fn sold_in(kind: Kind, document: &[u8], line: &ReturnLine) -> Option<Decimal> {
     if kind != Kind::TRANSACTION {
         return Some(Decimal::ZERO);
     }

@@ -17,7 +17,8 @@ use super::sql::{Database, Role, Row, Table, Transaction, Value, Work};
 /// Jobs that wait for a thread; whoever sends more waits.
 const JOBS_MAX: usize = 64;
 
-const WORDS: Words =
+/// The words of this dialect.
+pub const WORDS: Words =
     Words { identity: "INTEGER PRIMARY KEY", bytes: "BLOB", id: "BLOB", hot: "", clustered: "WITHOUT ROWID" };
 
 type Job = Box<dyn FnOnce(&Connection) + Send>;
@@ -239,7 +240,8 @@ fn some(connection: &Connection, sql: &str, params: &[Value], bytes_max: usize) 
     collect(&mut statement, bytes_max)
 }
 
-fn bind(statement: &mut rusqlite::Statement<'_>, params: &[Value]) -> rusqlite::Result<()> {
+/// Binds the parameters of a statement in their order.
+pub fn bind(statement: &mut rusqlite::Statement<'_>, params: &[Value]) -> rusqlite::Result<()> {
     for (index, param) in params.iter().enumerate() {
         let place = index.saturating_add(1);
         match param {
@@ -252,7 +254,8 @@ fn bind(statement: &mut rusqlite::Statement<'_>, params: &[Value]) -> rusqlite::
     Ok(())
 }
 
-fn collect(statement: &mut rusqlite::Statement<'_>, bytes_max: usize) -> rusqlite::Result<(Vec<Row>, bool)> {
+/// The rows of a bound statement, until they hold `bytes_max` bytes; and whether there are more.
+pub fn collect(statement: &mut rusqlite::Statement<'_>, bytes_max: usize) -> rusqlite::Result<(Vec<Row>, bool)> {
     let columns = statement.column_count();
     let (mut found, mut bytes) = (Vec::new(), 0_usize);
     let mut rows = statement.raw_query();

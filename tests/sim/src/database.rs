@@ -8,15 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use counterfoil_hub::ledger::LedgerError;
-use counterfoil_hub::ledger::schema::{MIGRATIONS, Words};
+use counterfoil_hub::ledger::schema::MIGRATIONS;
 use counterfoil_hub::ledger::sql::{Database, Role, Row, Table, Transaction, Value, Work};
-use rusqlite::types::ValueRef;
+use counterfoil_hub::ledger::sqlite::{WORDS, bind, collect};
 use rusqlite::{Connection, MAIN_DB};
 
 use crate::random::Random;
-
-const WORDS: Words =
-    Words { identity: "INTEGER PRIMARY KEY", bytes: "BLOB", id: "BLOB", hot: "", clustered: "WITHOUT ROWID" };
 
 struct Server {
     connection: Connection,
@@ -320,45 +317,4 @@ fn refused(error: &rusqlite::Error) -> LedgerError {
         Some(rusqlite::ErrorCode::ConstraintViolation) => LedgerError::Doubled { why },
         Some(_) | None => LedgerError::Refused { why },
     }
-}
-
-fn bind(statement: &mut rusqlite::Statement<'_>, params: &[Value]) -> rusqlite::Result<()> {
-    for (index, param) in params.iter().enumerate() {
-        let place = index + 1;
-        match param {
-            Value::Null => statement.raw_bind_parameter(place, rusqlite::types::Null)?,
-            Value::Int(value) => statement.raw_bind_parameter(place, value)?,
-            Value::Bytes(value) => statement.raw_bind_parameter(place, value.as_slice())?,
-            Value::Text(value) => statement.raw_bind_parameter(place, value.as_str())?,
-        }
-    }
-    Ok(())
-}
-
-fn collect(statement: &mut rusqlite::Statement<'_>, bytes_max: usize) -> rusqlite::Result<(Vec<Row>, bool)> {
-    let columns = statement.column_count();
-    let (mut found, mut bytes) = (Vec::new(), 0_usize);
-    let mut rows = statement.raw_query();
-    while let Some(row) = rows.next()? {
-        if bytes >= bytes_max {
-            return Ok((found, true));
-        }
-        let mut values = Vec::with_capacity(columns);
-        for column in 0..columns {
-            values.push(match row.get_ref(column)? {
-                ValueRef::Integer(value) => Value::Int(value),
-                ValueRef::Blob(value) => Value::Bytes(value.to_vec()),
-                ValueRef::Text(value) => Value::Text(String::from_utf8_lossy(value).into_owned()),
-                // No column holds a fraction.
-                ValueRef::Null | ValueRef::Real(_) => Value::Null,
-            });
-            bytes += match values.last() {
-                Some(Value::Bytes(value)) => value.len(),
-                Some(Value::Text(value)) => value.len(),
-                Some(Value::Null | Value::Int(_)) | None => 8,
-            };
-        }
-        found.push(Row(values));
-    }
-    Ok((found, false))
 }

@@ -108,6 +108,7 @@ async fn a_full_queue_a_full_journal_and_an_owner_that_vanishes() {
         assert_eq!(busy.header("retry-after"), "1");
     }
     served.get("/v1/exceptions").await.is_problem(503, "busy");
+    served.post("/v1/validate", &sale(2)).await.is_problem(503, "busy");
     let Some(Asked::Submit { documents, reply }) = inbox.requests.recv().await else { panic!("a submission") };
     assert_eq!(documents.len(), 1);
     reply.send(Err(Refused::Full)).unwrap();
