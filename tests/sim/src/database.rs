@@ -10,7 +10,7 @@ use std::task::Poll;
 use counterfoil_hub::ledger::LedgerError;
 use counterfoil_hub::ledger::schema::MIGRATIONS;
 use counterfoil_hub::ledger::sql::{Database, Role, Row, Table, Transaction, Value, Work};
-use counterfoil_hub::ledger::sqlite::{WORDS, bind, collect};
+use counterfoil_hub::ledger::sqlite::{WORDS, bind, collect, plan_once};
 use rusqlite::{Connection, MAIN_DB};
 
 use crate::random::Random;
@@ -55,6 +55,7 @@ fn load(bytes: &[u8]) -> Connection {
     let mut connection = Connection::open_in_memory().expect("a database in memory");
     connection.deserialize_read_exact(MAIN_DB, bytes, bytes.len(), false).expect("what was written down is read");
     connection.execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY;").expect("known pragmas");
+    plan_once(&connection).expect("a setting that the library knows");
     connection.set_prepared_statement_cache_capacity(256);
     connection
 }
