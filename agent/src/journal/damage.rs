@@ -173,7 +173,7 @@ impl Journal {
             check_segment(&bytes, seed, (self.open.header_bytes, end), (&mut before, &self.cursor), &after);
         checked.bad.retain(|bad| !self.open.holes.contains(bad));
         let header_is_bad = SegmentHeader::decode(&bytes).is_err();
-        if checked.bad.is_empty() && !header_is_bad {
+        if checked.bad.is_empty() && !header_is_bad && self.names(&checked.content.gone) {
             return Ok(None);
         }
         let (quarantined, left) =
@@ -245,7 +245,7 @@ impl Journal {
         checked.bad.retain(|bad| !old.holes.contains(bad));
         let header_is_bad = SegmentHeader::decode(&bytes).is_err();
         let index_is_bad = !self.side_is_whole(number);
-        if checked.bad.is_empty() && !header_is_bad && !index_is_bad {
+        if checked.bad.is_empty() && !header_is_bad && !index_is_bad && self.names(&checked.content.gone) {
             return Ok(None);
         }
         let (quarantined, left) = punch(disk.as_ref(), file.as_ref(), seed, number, &bytes, &checked.bad);
@@ -316,6 +316,11 @@ impl Journal {
         Arc::make_mut(&mut self.sealed).retain(|sealed| sealed.number != old.number);
         let gone = self.add_gone(&lost);
         damage(old.number, &[(0, old.end)], Vec::new(), gone, "the file of a segment is missing")
+    }
+
+    /// Whether all of it is known to be gone. A process that ended between writing a hole and its side file leaves a hole that nobody names.
+    fn names(&self, gone: &[Gone]) -> bool {
+        gone.iter().all(|gone| subtract(*gone, &self.gone).is_empty())
     }
 
     /// Adds ranges, without what was known to be gone before; says what is new.

@@ -77,7 +77,7 @@ impl Clone for Reader {
 enum Reached {
     Records(Vec<Vec<u8>>),
     /// A later record of the lane, or the end of the log, where the wanted one should have been; or bad bytes.
-    Missing(u32),
+    Missing,
     /// The segment under the walk is no longer what it was.
     Stale,
 }
@@ -138,13 +138,13 @@ impl Reader {
                     self.keep(place);
                     return Ok(Read::Records { first: from, stored });
                 }
-                Reached::Missing(segment) => {
+                Reached::Missing => {
+                    // The segment that should hold it, which is not where the walk ended if it only met a hole there.
+                    let Some((should, _)) = catalog.seek(key, from) else { continue };
                     let now = self.current();
-                    let is_same = now
-                        .span(segment)
-                        .is_some_and(|span| Some(span.nonce) == catalog.span(segment).map(|span| span.nonce));
+                    let is_same = now.span(should.number).is_some_and(|span| span.nonce == should.nonce);
                     if is_same && now.gone(key, from).is_none() {
-                        return Ok(Read::Damaged { segment });
+                        return Ok(Read::Damaged { segment: should.number });
                     }
                 }
                 Reached::Stale => {}
@@ -243,7 +243,7 @@ impl Reader {
             }
         }
         if stored.is_empty() {
-            return Ok(Reached::Missing(place.walk.number));
+            return Ok(Reached::Missing);
         }
         Ok(Reached::Records(stored))
     }

@@ -170,3 +170,30 @@ fn a_damaged_read_does_not_stop_the_opening() {
         assert!(world.verify().iter().map(|gone| gone.range.count()).sum::<u64>() <= 40, "read {nth}");
     }
 }
+
+#[test]
+fn a_check_that_ends_in_the_middle_leaves_no_hole_that_nobody_names() {
+    for call in [Call::Sync, Call::Write, Call::Change] {
+        for nth in 0.. {
+            let mut world = World::new(small());
+            // Past the first segment's end, so that it is sealed.
+            while world.names(".seg").len() < 2 {
+                world.trade(1);
+            }
+            let name = world.names(".seg")[0].clone();
+            let damaged = world.disk.content(&name).unwrap().windows(4).rposition(|bytes| bytes == b"\"pad").unwrap();
+            world.disk.flip(&name, damaged, 1);
+            let plan = Failure { call, after: nth, for_ever: false, kind: ErrorKind::Other, short_bytes: 0 };
+            world.disk.fail(Some(plan));
+            let checked = world.journal().handle_damage(1);
+            world.disk.fail(None);
+            world.disk.kill();
+            world.open();
+            let gone = world.verify();
+            assert_eq!(gone.iter().map(|gone| gone.range.count()).sum::<u64>(), 1, "{call:?} {nth}: {checked:?}");
+            if checked.is_ok() {
+                break;
+            }
+        }
+    }
+}
