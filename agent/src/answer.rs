@@ -315,6 +315,8 @@ pub struct UplinkStatus {
     pub batches_resent: u64,
     /// Bytes of batches after compression.
     pub bytes_sent: u64,
+    /// Lanes of this session under whose numbers the hub has records of another box: this one was copied, or set back.
+    pub contested_lanes: usize,
     /// RFC 3339 of the hub's last word.
     pub last_word_at: Option<String>,
     /// What went wrong last.

@@ -135,6 +135,7 @@ impl Uplink {
             _ = stop.changed() => return Err(End::Stopping),
         }
         self.status.connected = true;
+        self.status.contested_lanes = 0;
         self.status.connections = self.status.connections.saturating_add(1);
         info!(%session, "connected to the broker");
         connection.publish(&self.topics.up(Up::State), self.presence("online", session), true).await?;
@@ -199,11 +200,7 @@ impl Uplink {
                     }
                     Err(error) => warn!(%error, bytes = bytes.len(), "a message of the hub was not understood"),
                 }
-                if let Some(marks) = sender.take_marks() {
-                    let progressed = marks.iter().any(|mark| mark.stored > Seq::NONE);
-                    self.fruitless_sessions = if progressed { 0 } else { self.fruitless_sessions };
-                    self.agent.marks(marks).await;
-                }
+                self.tell_marks(sender).await;
                 Ok(())
             }
         }
@@ -233,6 +230,11 @@ impl Uplink {
                 }
             }
             Command::Positions => self.send_positions(sender.session(), connection).await?,
+            Command::Prove(key) => {
+                let chain = self.packing(move |packer| packer.chain(key)).await??;
+                sender.handle_chain(key, chain, self.env.moment());
+                self.tell_marks(sender).await;
+            }
             Command::Send { first, records_max, plain } => {
                 self.send(sender, connection, first, records_max, plain).await?;
             }
@@ -249,25 +251,13 @@ impl Uplink {
         plain: bool,
     ) -> Result<(), End> {
         let session = sender.session();
-        let batch = match self.packer.take() {
-            Some(mut packer) => {
-                // Reading may wait for the disk, and compressing takes a while: not on the runtime's threads.
-                let task = tokio::task::spawn_blocking(move || {
-                    let batch = packer.pack(session, first, records_max, plain);
-                    (packer, batch)
-                });
-                let Ok((packer, batch)) = task.await else { return Err(End::Stopping) };
-                self.packer = Some(packer);
-                batch?
-            }
-            None => return Err(End::Stopping),
-        };
+        let batch = self.packing(move |packer| packer.pack(session, first, records_max, plain)).await??;
         let key = first.lane_key();
         match batch {
-            Packed::Batch { range, bytes } => {
+            Packed::Batch { range, bytes, digests } => {
                 let count = bytes.len();
                 connection.publish(&self.topics.up(Up::Batch(first.lane)), bytes, false).await?;
-                sender.handle_sent(key, range, count, self.env.moment());
+                sender.handle_sent(key, range, count, &digests, self.env.moment());
             }
             Packed::Damaged { segment } => {
                 self.agent.damaged(segment).await;
@@ -279,6 +269,34 @@ impl Uplink {
             }
         }
         Ok(())
+    }
+
+    /// Reading may wait for the disk, and compressing takes a while: not on the runtime's threads.
+    async fn packing<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Packer) -> T + Send + 'static,
+    ) -> Result<T, End> {
+        let Some(mut packer) = self.packer.take() else { return Err(End::Stopping) };
+        let task = tokio::task::spawn_blocking(move || {
+            let made = work(&mut packer);
+            (packer, made)
+        });
+        let Ok((packer, made)) = task.await else { return Err(End::Stopping) };
+        self.packer = Some(packer);
+        Ok(made)
+    }
+
+    async fn tell_marks(&mut self, sender: &mut Sender) {
+        let Some(marks) = sender.take_marks() else { return };
+        let progressed = marks.iter().any(|mark| mark.stored > Seq::NONE);
+        self.fruitless_sessions = if progressed { 0 } else { self.fruitless_sessions };
+        if sender.contested() > self.status.contested_lanes {
+            warn!(
+                "the hub has other records under this box's numbers: was it copied, or set back? Sending all that is kept again"
+            );
+        }
+        self.status.contested_lanes = sender.contested();
+        self.agent.marks(marks).await;
     }
 
     async fn send_positions(&mut self, session: SessionId, connection: &Connection) -> Result<(), End> {

@@ -129,6 +129,17 @@ pub struct Taken {
     pub forks: u64,
 }
 
+/// A lane as a copy of the ledger holds it.
+#[derive(Clone, Debug)]
+pub struct LaneCopy {
+    /// Whose.
+    pub source: Source,
+    /// Where it stands.
+    pub mark: Mark,
+    /// Records kept beside others under one number.
+    pub forks: u64,
+}
+
 /// What answers a page of a hello.
 #[derive(Clone, Debug)]
 pub struct Welcomed {
@@ -188,9 +199,9 @@ pub trait Ledger: Debug + Send + Sync {
     /// Every agent that ever said something.
     fn agents(&self) -> Work<'_, Vec<Source>>;
     /// Raises `safe` to what a restored copy holds.
-    fn raise_safe<'a>(&'a self, copy: &'a [(Source, Mark)]) -> Work<'a, u64>;
-    /// Every lane's mark, of all agents.
-    fn all_marks(&self) -> Work<'_, (SessionId, Vec<(Source, Mark)>)>;
+    fn raise_safe<'a>(&'a self, copy: &'a [LaneCopy]) -> Work<'a, u64>;
+    /// Every lane of all agents.
+    fn all_lanes(&self) -> Work<'_, (SessionId, Vec<LaneCopy>)>;
     /// The stores' agents and lanes; of one store, or of all.
     fn stores<'a>(&'a self, store_id: Option<&'a str>) -> Work<'a, Vec<AgentView>>;
     /// Records by position.

@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use counterfoil_proto::codec::{self, CodecError};
-use counterfoil_proto::id::{LaneKey, Seq, SessionId, Source};
+use counterfoil_proto::id::{Digest, LaneKey, Seq, SessionId, Source};
 use counterfoil_proto::limits::{
     HELLO_EPOCHS_MAX, HELLO_GONE_MAX, MARKS_MAX, POSITIONS_ITEMS_MAX, WINDOW_BATCHES_MAX, WINDOW_SEQS_MAX,
 };
-use counterfoil_proto::message::{Ack, Down, Hello, Mark, Nack, NackReason, Positions, Presence, Welcome, WireVersion};
+use counterfoil_proto::message::{
+    self, Ack, Batch, Down, Hello, Mark, Nack, NackReason, Positions, Presence, Welcome, WireVersion,
+};
 use counterfoil_proto::time::Moment;
 use counterfoil_proto::topic::Up;
 use tokio::sync::{mpsc, watch};
@@ -298,14 +300,26 @@ impl Receiver {
                 self.want_hello(source);
             }
             if let Some(session) = sessions.get(source).copied().flatten() {
-                self.ack(source, session, taken.hub_epoch, &marks);
+                let own = |(index, arrival): &(usize, &Arrival)| {
+                    arrival.source == *source && arrival.batch.head.session == session && !taken.ahead.contains(index)
+                };
+                let batches = group.iter().enumerate().filter(own).map(|(_, arrival)| &arrival.batch);
+                self.ack(source, session, taken.hub_epoch, &marks, batches.map(content).collect());
             }
         }
     }
 
-    fn ack(&self, source: &Source, session: SessionId, hub_epoch: SessionId, marks: &[Mark]) {
+    fn ack(
+        &self,
+        source: &Source,
+        session: SessionId,
+        hub_epoch: SessionId,
+        marks: &[Mark],
+        mut taken: Vec<message::Taken>,
+    ) {
         for marks in marks.chunks(MARKS_MAX) {
-            let ack = Ack { session, hub_epoch, marks: marks.to_vec(), credit: self.credit() };
+            let taken = std::mem::take(&mut taken);
+            let ack = Ack { session, hub_epoch, marks: marks.to_vec(), taken, credit: self.credit() };
             add(&self.counters.acks, u64::from(self.outlet.down(source, &Down::Ack(ack))));
         }
     }
@@ -421,7 +435,7 @@ impl Receiver {
             }
         }
         for (source, (session, marks)) in by_agent {
-            self.ack(&source, session, hub_epoch, &marks);
+            self.ack(&source, session, hub_epoch, &marks, Vec::new());
         }
         for source in stuck {
             self.want_hello(&source);
@@ -487,6 +501,12 @@ impl Receiver {
 /// A zstd frame of exactly the stated length, which is known to be within bounds.
 fn decompress(frame: &[u8], plain_bytes: usize) -> Option<Vec<u8>> {
     zstd::bulk::decompress(frame, plain_bytes).ok()
+}
+
+/// What an ack says of a batch by content.
+fn content(batch: &Batch) -> message::Taken {
+    let (key, range) = (batch.head.first.lane_key(), batch.head.range());
+    message::Taken { key, range, content: Digest::over(&batch.digests()) }
 }
 
 fn is_bounded(hello: &Hello) -> bool {

@@ -144,11 +144,11 @@ fn start_broker(_: &Config) -> Result<(), ExitError> {
 pub async fn backup_verified(config: &Config, copy: &LedgerConfig) -> Result<u64, ExitError> {
     let ledger = open(&config.ledger).await?;
     // Read as it is: a copy that needs a migration, or that is being written to, is no proof of a backup.
-    let (of_copy, marks) = crate::ledger::read_copy(&*database(copy)?).await?;
+    let (of_copy, lanes) = crate::ledger::read_copy(&*database(copy)?).await?;
     if !ledger.was_epoch(of_copy).await? {
         return Err(ExitError::Copy(of_copy));
     }
-    Ok(ledger.raise_safe(&marks).await?)
+    Ok(ledger.raise_safe(&lanes).await?)
 }
 
 #[cfg(test)]

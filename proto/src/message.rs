@@ -134,6 +134,20 @@ pub struct Mark {
     pub safe: Seq,
     /// Some of what is committed above `stored`; only suppresses resending.
     pub ranges: Vec<SeqRange>,
+    /// The chain after `stored`, over what came first under each number; `None` where a gap hides it. An agent takes the mark
+    /// for its own only if its chain there is the same: a copy of its box may have given the numbers to other records.
+    pub chain: Option<Chain>,
+}
+
+/// The hub's word that it has these very records, whatever else has their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// Which epoch and lane.
+    pub key: LaneKey,
+    /// The numbers of a batch.
+    pub range: SeqRange,
+    /// See [`Digest::over`]: the digest of the batch's record digests.
+    pub content: Digest,
 }
 
 /// The hub's answer to a hello: authoritative for its session, and it may lower marks.
@@ -166,6 +180,8 @@ pub struct Ack {
     pub hub_epoch: SessionId,
     /// Lanes that moved, or all that lag.
     pub marks: Vec<Mark>,
+    /// Batches of this session that were committed.
+    pub taken: Vec<Taken>,
     /// How many batches above `stored` the agent may have in flight.
     pub credit: u32,
 }

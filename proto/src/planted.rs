@@ -42,11 +42,13 @@ pub enum Bug {
     PositionBelow,
     /// Checksums do not tell the segments that a file held apart.
     RecycledFrames,
+    /// A mark counts, whosever records it is about.
+    ChainNotCompared,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::AnswerBeforeSync,
         Self::ReclaimOnSent,
         Self::ReclaimPastSafe,
@@ -65,6 +67,7 @@ impl Bug {
         Self::CreditLost,
         Self::PositionBelow,
         Self::RecycledFrames,
+        Self::ChainNotCompared,
     ];
 }
 

@@ -12,6 +12,11 @@
 //! The agent gives up a record only after `safe` of the session in which the hub answered its hello. A hub that was
 //! restored says less in its welcome, and the agent goes back there; what it no longer has it declares gone, by name.
 //!
+//! **Why a copy of a box costs nothing.** A machine that is copied, or set back, with its memory goes on in the same epoch, and gives
+//! the same numbers to other records. So a mark names the chain at it, and counts only where the agent's own chain is the same. Where it
+//! is not, the agent sends all again that it retains of the lane; the hub keeps it beside what it has, and says of each batch, by
+//! content, that it has it. Only that word counts then.
+//!
 //! **Why nothing is doubled.** (epoch, lane, seq) is the key; the row lock serialises those who advance; a key is never
 //! given to a second record, since no epoch outlives a process.
 //!

@@ -179,21 +179,25 @@ impl AgentBox {
         let heads = self.image.epochs.iter().map(|own| own.heads(self.live == Some(own.epoch))).collect();
         sender.handle_heads(heads, Moment(now));
         event(&mut sender);
-        if let Some(marks) = sender.take_marks() {
-            self.safe = marks.into_iter().map(|mark| (mark.key, mark.safe)).collect();
-        }
         while let Some(command) = sender.next_command(Moment(now)) {
             match command {
                 Command::Hello(pages) => {
                     up.extend(pages.iter().map(|page| Up::Hello(codec::encode(page).unwrap())));
                 }
                 Command::Positions => {}
+                Command::Prove(key) => {
+                    let own = self.image.epochs.iter().find(|own| own.epoch == key.epoch);
+                    sender.handle_chain(key, own.map(|own| own.chain(key.seq)), Moment(now));
+                }
                 Command::Send { first, records_max, .. } => {
                     let batch = self.read(first, records_max as u64);
-                    sender.handle_sent(first.lane_key(), batch.range(), 1, Moment(now));
+                    sender.handle_sent(first.lane_key(), batch.range(), 1, &batch.records, Moment(now));
                     up.insert(Up::Batch(batch));
                 }
             }
+        }
+        if let Some(marks) = sender.take_marks() {
+            self.safe = marks.into_iter().map(|mark| (mark.key, mark.safe)).collect();
         }
         self.sender = Canon::of_sender(sender, now);
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use counterfoil_proto::id::{Digest, LaneKey, RecordKey, Seq, SeqRange, SessionId};
 use counterfoil_proto::limits::WINDOW_SEQS_MAX;
-use counterfoil_proto::message::{Ack, Down, Hello, Mark, Nack, NackReason, Welcome, WireVersion};
+use counterfoil_proto::message::{Ack, Down, Hello, Mark, Nack, NackReason, Taken, Welcome, WireVersion};
 use counterfoil_proto::sync::lineage::{Lineage, LineageIncident};
 use counterfoil_proto::sync::receiver::{Incident, LaneState, Plan, Verdict};
 
@@ -130,7 +130,10 @@ impl Hub {
             let existing = self.ledger.records.entry(record).or_default();
             match state.judge(seq, *digest, existing) {
                 Verdict::Duplicate => continue,
-                Verdict::Fork => drop(self.ledger.flags.insert(Flag::Fork(record))),
+                Verdict::Fork => {
+                    self.ledger.flags.insert(Flag::Fork(record));
+                    state.note_fork(seq);
+                }
                 Verdict::Fill | Verdict::New => {}
             }
             existing.push(*digest);
@@ -142,7 +145,10 @@ impl Hub {
             down.push(Down::HelloWanted { hub_epoch: self.hub_epoch() });
         }
         if let Some(session) = self.ledger.session {
-            down.push(Down::Ack(Ack { session, hub_epoch: self.hub_epoch(), marks: vec![mark], credit: CREDIT }));
+            let taken = Taken { key, range, content: Digest::over(&batch.records) };
+            let taken = (session == batch.session).then_some(taken).into_iter().collect();
+            let hub_epoch = self.hub_epoch();
+            down.push(Down::Ack(Ack { session, hub_epoch, marks: vec![mark], taken, credit: CREDIT }));
         }
         down
     }

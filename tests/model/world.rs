@@ -246,8 +246,7 @@ impl World {
     pub(crate) fn is_flagged(&self, key: RecordKey) -> bool {
         self.hub.ledger.flags.iter().any(|flag| match flag {
             Flag::Gone(lane, range) => *lane == key.lane_key() && range.contains(key.seq),
-            Flag::ChainMismatch(lane) => *lane == key.lane_key(),
-            Flag::Fork(_) | Flag::AgentBehind(_) | Flag::Clone | Flag::Rollback => false,
+            Flag::Fork(_) | Flag::ChainMismatch(_) | Flag::AgentBehind(_) | Flag::Clone | Flag::Rollback => false,
         })
     }
 

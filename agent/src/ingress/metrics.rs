@@ -147,6 +147,11 @@ fn uplink_and_disk(text: &mut Text, status: &Status) {
     text.counter("counterfoil_uplink_batches_sent_total", "Batches published.", uplink.batches_sent);
     text.counter("counterfoil_uplink_batches_resent_total", "Batches published again.", uplink.batches_resent);
     text.counter("counterfoil_uplink_sent_bytes_total", "Bytes of batches after compression.", uplink.bytes_sent);
+    text.gauge(
+        "counterfoil_uplink_contested_lanes",
+        "Lanes under whose numbers the hub has records of another box.",
+        u64::try_from(uplink.contested_lanes).unwrap_or(u64::MAX),
+    );
     text.gauge("counterfoil_journal_bytes", "The journal with its side files and ballast.", disk.journal_bytes);
     text.gauge("counterfoil_journal_bytes_max", "What the journal may take.", disk.journal_bytes_max);
     text.gauge("counterfoil_journal_segments", "Segments in the journal.", disk.segments);

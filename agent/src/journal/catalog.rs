@@ -166,6 +166,17 @@ impl Catalog {
         }
     }
 
+    /// The last number up to `seq` after which the chain is at hand, and that chain.
+    pub(crate) fn chain_point(&self, key: LaneKey, seq: Seq) -> Option<(Seq, Chain)> {
+        let (first, before) = self.first(key);
+        let spans: Vec<Span<'_>> = self.spans().collect();
+        let runs = spans.iter().flat_map(|span| span.runs).filter(|run| run.key == key);
+        let of_runs = runs.flat_map(|run| [(run.first.previous(), run.before), (run.last, run.after)]);
+        let of_gone = self.gone.iter().filter(|gone| gone.key == key).map(|gone| (gone.range.last, gone.chain_after));
+        let points = of_runs.chain(of_gone).chain([(first.previous(), before)]);
+        points.filter_map(|(at, chain)| Some((at, chain?))).filter(|(at, _)| *at <= seq).max_by_key(|(at, _)| *at)
+    }
+
     /// The epochs as of now.
     pub(crate) fn views(&self) -> Vec<EpochView> {
         let mut views = self.epochs.as_ref().clone();

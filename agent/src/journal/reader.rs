@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
-use counterfoil_proto::id::{Chain, LaneKey, Seq};
+use counterfoil_proto::id::{Chain, Digest, LaneKey, Seq};
 use tokio::sync::watch;
 
 use super::catalog::Catalog;
@@ -15,6 +15,9 @@ use super::frame::Kind;
 use super::limits::READER_PLACES_MAX;
 use super::types::{EpochView, Gone, Position, ReadError};
 use super::walk::{Step, Walk};
+
+/// Bytes read at once while a chain is followed.
+const CHAIN_READ_BYTES: usize = 1024 * 1024;
 
 /// What a reader found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,6 +158,24 @@ impl Reader {
             Some((span, _)) => Read::Damaged { segment: span.number },
             None => Read::NotYet,
         })
+    }
+
+    /// The chain after a record; `None` where damage hides it, it was given back, or it is not there yet.
+    pub fn chain(&mut self, key: LaneKey, seq: Seq) -> Result<Option<Chain>, ReadError> {
+        let Some((mut at, mut chain)) = self.current().chain_point(key, seq) else { return Ok(None) };
+        while at < seq {
+            let records_max = usize::try_from(seq.above(at)).unwrap_or(usize::MAX);
+            match self.read(key, at.next(), records_max, CHAIN_READ_BYTES)? {
+                Read::Records { stored, .. } => {
+                    for bytes in stored {
+                        at = at.next();
+                        chain = chain.next(at, Digest::of(&bytes));
+                    }
+                }
+                Read::Damaged { .. } | Read::Gone(_) | Read::NotYet | Read::Reclaimed { .. } => return Ok(None),
+            }
+        }
+        Ok(Some(chain))
     }
 
     /// Takes out the place kept for the lane, or makes one; `None` where the record is in no segment or its file just went away.

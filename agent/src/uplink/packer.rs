@@ -3,7 +3,7 @@
 //! Invariant: a batch holds what is synced, in order and without a hole. What to send and when is not known here, nor over what.
 
 use counterfoil_proto::codec;
-use counterfoil_proto::id::{RecordKey, SeqRange, SessionId};
+use counterfoil_proto::id::{Chain, Digest, RecordKey, SeqRange, SessionId};
 use counterfoil_proto::limits::{BATCH_BYTES_TARGET, POSITIONS_ITEMS_MAX};
 use counterfoil_proto::message::{EpochHeads, Gone, GoneReason, LaneHead, Parent, PositionItem, Positions};
 
@@ -45,6 +45,8 @@ pub enum Packed {
         range: SeqRange,
         /// Encoded.
         bytes: Vec<u8>,
+        /// The digest of each record.
+        digests: Vec<Digest>,
     },
     /// The journal has to look at a segment first.
     Damaged {
@@ -77,11 +79,18 @@ impl Packer {
                 let bytes = codec::encode_batch(session, first, &stored, |bytes| {
                     if plain { None } else { self.compressor.compress(bytes).ok() }
                 })?;
-                Ok(Packed::Batch { range, bytes })
+                let digests = stored.iter().map(|stored| Digest::of(stored)).collect();
+                Ok(Packed::Batch { range, bytes, digests })
             }
             Read::Damaged { segment } => Ok(Packed::Damaged { segment }),
             Read::Records { .. } | Read::Gone(_) | Read::NotYet | Read::Reclaimed { .. } => Ok(Packed::Nothing),
         }
+    }
+
+    /// The chain after a record, as far as the journal knows it.
+    pub fn chain(&self, key: RecordKey) -> Result<Option<Chain>, PackError> {
+        // A reader of its own: the other goes on where it stands.
+        Ok(self.reader.clone().chain(key.lane_key(), key.seq)?)
     }
 }
 

@@ -15,8 +15,8 @@ use super::intake::{LaneOf, advance, of_incident, raise, read_state, store_param
 use super::posting::{read_lane, read_source};
 use super::sql::{Database, Role, Transaction, Value, Work};
 use super::{
-    AgentView, Arrival, Beat, Cursor, ExceptionFilter, ExceptionView, Gauges, Ledger, LedgerError, PageQuery, Posted,
-    PostingBounds, RecordsPage, SqlLedger, StockView, Taken, TotalsRow, Welcomed, watch,
+    AgentView, Arrival, Beat, Cursor, ExceptionFilter, ExceptionView, Gauges, LaneCopy, Ledger, LedgerError, PageQuery,
+    Posted, PostingBounds, RecordsPage, SqlLedger, StockView, Taken, TotalsRow, Welcomed, watch,
 };
 use crate::env;
 use crate::posting::Raised;
@@ -223,16 +223,18 @@ impl SqlLedger {
         self.watch.commit(tx, settled).await.map(Beat::Same)
     }
 
-    async fn raise_to(&self, copy: &[(Source, Mark)]) -> Result<u64, LedgerError> {
+    async fn raise_to(&self, copy: &[LaneCopy]) -> Result<u64, LedgerError> {
         let mut count = 0_u64;
         for chunk in copy.chunks(LANES_AT_ONCE) {
-            let named: Vec<LaneOf> = chunk.iter().map(|(source, mark)| (source.clone(), mark.key)).collect();
+            let named: Vec<LaneOf> = chunk.iter().map(|lane| (lane.source.clone(), lane.mark.key)).collect();
             let known = self.marks_of(&named).await?;
             let known: BTreeSet<LaneOf> = known.into_iter().map(|(source, _, mark)| (source, mark.key)).collect();
             let (mut tx, mut held) = self.hold(Role::Desk, &known).await?;
             for lane in &mut held {
-                let verified = chunk.iter().find(|(source, mark)| (source, &mark.key) == (&lane.of.0, &lane.of.1));
-                let verified = verified.map_or(Seq::NONE, |(_, mark)| mark.stored.min(lane.state.stored));
+                let copy = chunk.iter().find(|copy| (&copy.source, &copy.mark.key) == (&lane.of.0, &lane.of.1));
+                // A fork that the copy lacks may lie under any number.
+                let whole = copy.filter(|copy| copy.forks >= lane.forks_before);
+                let verified = whole.map_or(Seq::NONE, |copy| copy.mark.stored.min(lane.state.stored));
                 if verified > lane.state.safe {
                     lane.state.safe = verified;
                     count = count.saturating_add(1);
@@ -277,19 +279,20 @@ impl SqlLedger {
     }
 }
 
-/// Every lane's mark as a database holds it, which may be a copy that nobody opened as a ledger.
-pub async fn read_copy(database: &dyn Database) -> Result<(SessionId, Vec<(Source, Mark)>), LedgerError> {
+/// Every lane as a database holds it, which may be a copy that nobody opened as a ledger.
+pub async fn read_copy(database: &dyn Database) -> Result<(SessionId, Vec<LaneCopy>), LedgerError> {
     let row = watch::first(database.read("SELECT hub_epoch FROM hub WHERE one = 1", vec![]).await?);
     let hub_epoch = SessionId(row.ok_or(LedgerError::Shape)?.read().array()?);
-    let sql =
-        "SELECT stream, store_id, agent_id, epoch, lane, state FROM streams ORDER BY store_id, agent_id, epoch, lane";
-    let mut marks = Vec::new();
+    let sql = "SELECT stream, store_id, agent_id, epoch, lane, state, forks FROM streams \
+        ORDER BY store_id, agent_id, epoch, lane";
+    let mut lanes = Vec::new();
     for row in database.read(sql, vec![]).await? {
         let mut row = row.read();
         let (_, source, epoch, lane) = read_lane(&mut row)?;
-        marks.push((source, read_state(&row.bytes()?)?.mark(LaneKey { epoch, lane })));
+        let mark = read_state(&row.bytes()?)?.mark(LaneKey { epoch, lane });
+        lanes.push(LaneCopy { source, mark, forks: row.count()? });
     }
-    Ok((hub_epoch, marks))
+    Ok((hub_epoch, lanes))
 }
 
 const fn clock(quality: ClockQuality) -> &'static str {
@@ -354,10 +357,10 @@ impl Ledger for SqlLedger {
     fn agents(&self) -> Work<'_, Vec<Source>> {
         Box::pin(self.every_agent())
     }
-    fn raise_safe<'a>(&'a self, copy: &'a [(Source, Mark)]) -> Work<'a, u64> {
+    fn raise_safe<'a>(&'a self, copy: &'a [LaneCopy]) -> Work<'a, u64> {
         Box::pin(self.raise_to(copy))
     }
-    fn all_marks(&self) -> Work<'_, (SessionId, Vec<(Source, Mark)>)> {
+    fn all_lanes(&self) -> Work<'_, (SessionId, Vec<LaneCopy>)> {
         Box::pin(read_copy(&*self.database))
     }
     fn stores<'a>(&'a self, store_id: Option<&'a str>) -> Work<'a, Vec<AgentView>> {

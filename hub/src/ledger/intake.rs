@@ -29,7 +29,7 @@ const RECORDS: Table = Table {
     ],
 };
 
-const LOCK_LANE: &str = "SELECT stream, state FROM streams \
+const LOCK_LANE: &str = "SELECT stream, state, forks FROM streams \
     WHERE store_id = $1 AND agent_id = $2 AND epoch = $3 AND lane = $4 FOR UPDATE";
 const CREATE_LANE: &str = "INSERT INTO streams \
     (store_id, agent_id, epoch, lane, stored, safe, head, received, duplicates, forks, seen_at, state) \
@@ -54,6 +54,8 @@ pub(super) struct Held {
     received: u64,
     duplicates: u64,
     forks: u64,
+    /// As many had been kept beside others before this transaction.
+    pub(super) forks_before: u64,
     /// Digests of the records that came first under their number, as far as known.
     first: BTreeMap<Seq, Digest>,
     /// All digests, of numbers that hold more than nothing when the transaction begins, or get more in it.
@@ -99,6 +101,7 @@ pub(super) async fn lock(tx: &mut dyn Transaction, lanes: &BTreeSet<LaneOf>) -> 
             received: 0,
             duplicates: 0,
             forks: 0,
+            forks_before: row.count()?,
             first: BTreeMap::new(),
             all: BTreeMap::new(),
         });
@@ -312,6 +315,7 @@ fn judge(
             lane.first.insert(seq, digest);
         } else {
             lane.forks = lane.forks.saturating_add(1);
+            lane.state.note_fork(seq);
             let key = RecordKey { epoch: lane.of.1.epoch, lane: lane.of.1.lane, seq };
             let detail = format!("digests {} and {digest}", existing.first().copied().unwrap_or_default());
             raised.push(Raised::new(&lane.of.0, key, flag::FORK, "", detail));

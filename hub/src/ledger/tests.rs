@@ -431,10 +431,16 @@ async fn safe_moves_only_when_a_copy_was_seen_where_that_was_chosen() {
         let one = source("0001", "a");
         let taken = ledger.take(&[trade(&one, 1, sales(1..=5))]).await.unwrap();
         assert_eq!((taken.marks[0].1.stored, taken.marks[0].1.safe), (Seq(5), Seq(0)));
-        let (_, copy) = ledger.all_marks().await.unwrap();
+        let (_, copy) = ledger.all_lanes().await.unwrap();
         ledger.take(&[trade(&one, 6, sales(6..=9))]).await.unwrap();
         assert_eq!(ledger.raise_safe(&copy).await.unwrap(), 1);
-        let (_, marks) = ledger.all_marks().await.unwrap();
-        assert_eq!((marks[0].1.stored, marks[0].1.safe), (Seq(9), Seq(5)));
+        let (_, lanes) = ledger.all_lanes().await.unwrap();
+        assert_eq!((lanes[0].mark.stored, lanes[0].mark.safe), (Seq(9), Seq(5)));
+        // Another box has the same numbers: what it has is in no copy yet, and the copy from before it proves nothing of it.
+        let forked = ledger.take(&[trade(&one, 3, sales(13..=14))]).await.unwrap();
+        assert_eq!((forked.forks, forked.marks[0].1.safe), (2, Seq(2)));
+        assert_eq!(ledger.raise_safe(&lanes).await.unwrap(), 0);
+        let (_, lanes) = ledger.all_lanes().await.unwrap();
+        assert_eq!(ledger.raise_safe(&lanes).await.unwrap(), 1);
     }
 }

@@ -14,7 +14,7 @@ use super::*;
 use crate::id::{Chain, LaneKey, SeqRange};
 use crate::message::{
     Ack, Down, EpochHeads, Gone, GoneReason, Hello, LaneHead, Mark, Nack, NackReason, Parent, PositionItem, Positions,
-    Welcome,
+    Taken, Welcome,
 };
 use crate::record::{Envelope, Flag, Kind, Record};
 use crate::time::{ClockQuality, WallTime};
@@ -82,11 +82,19 @@ fn hello() -> Hello {
 
 fn mark() -> Mark {
     let ranges = vec![SeqRange { first: Seq(50), last: Seq(60) }];
-    Mark { key: LaneKey { epoch: FIRST.epoch, lane: Lane::Trade }, stored: Seq(40), safe: Seq(30), ranges }
+    Mark {
+        key: LaneKey { epoch: FIRST.epoch, lane: Lane::Trade },
+        stored: Seq(40),
+        safe: Seq(30),
+        ranges,
+        chain: Some(Chain([5; 32])),
+    }
 }
 
 fn downs() -> [(&'static str, Down); 5] {
     let key = FIRST.lane_key();
+    let content = crate::id::Digest::of(b"batch");
+    let taken = vec![Taken { key, range: SeqRange { first: Seq(38), last: Seq(40) }, content }];
     let welcome = Welcome {
         version: WireVersion::V1,
         session: SESSION,
@@ -99,7 +107,7 @@ fn downs() -> [(&'static str, Down); 5] {
     };
     [
         ("welcome.hex", Down::Welcome(welcome)),
-        ("ack.hex", Down::Ack(Ack { session: SESSION, hub_epoch: HUB, marks: vec![mark()], credit: 64 })),
+        ("ack.hex", Down::Ack(Ack { session: SESSION, hub_epoch: HUB, marks: vec![mark()], taken, credit: 64 })),
         ("nack.hex", Down::Nack(Nack { session: SESSION, first: FIRST, reason: NackReason::Undecodable })),
         (
             "range_request.hex",

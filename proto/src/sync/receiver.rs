@@ -147,6 +147,11 @@ impl LaneState {
         self.ranges.insert(at, merged);
     }
 
+    /// Notes that a second record is kept under a number: no backup holds it yet.
+    pub fn note_fork(&mut self, seq: Seq) {
+        self.safe = self.safe.min(seq.previous());
+    }
+
     /// How far the watermark can go now. The caller then gives [`Self::advance`] the digest of each stored number from `stored + 1`
     /// up to here.
     pub fn reach(&self) -> Seq {
@@ -207,10 +212,14 @@ impl LaneState {
     fn check_anchor(&mut self, incidents: &mut Vec<Incident>) {
         let stated = self.anchors.iter().find(|(seq, _)| *seq == self.stored).map(|(_, chain)| *chain);
         let Some(stated) = stated else { return };
-        if let Some(found) = self.chain.filter(|found| *found != stated) {
-            incidents.push(Incident::ChainMismatch { seq: self.stored, stated, found });
+        match self.chain {
+            Some(found) if found != stated => {
+                incidents.push(Incident::ChainMismatch { seq: self.stored, stated, found });
+            }
+            // Never in the place of what is known: the marks tell agents what is stored here.
+            Some(_) => {}
+            None => self.chain = Some(stated),
         }
-        self.chain = Some(stated);
     }
 
     /// Takes in what a hello says of this lane; `live` is whether the epoch was still appended to. Follow with [`Self::advance`].
@@ -272,7 +281,7 @@ impl LaneState {
     /// Where the lane stands, for a welcome or an ack.
     pub fn mark(&self, key: LaneKey) -> Mark {
         let ranges = self.ranges.iter().take(ACK_RANGES_MAX).copied().collect();
-        Mark { key, stored: self.stored, safe: self.safe, ranges }
+        Mark { key, stored: self.stored, safe: self.safe, ranges, chain: self.chain }
     }
 }
 
@@ -403,7 +412,21 @@ mod tests {
         state.note_stored(range(1, 3));
         let incidents = state.advance(|seq| Some(if seq == Seq(2) { Digest::of(b"altered") } else { digest(seq) }));
         assert!(matches!(incidents[..], [Incident::ChainMismatch { seq: Seq(2), .. }]));
-        assert_eq!((state.stored, state.chain), (Seq(3), Some(chain_at(3))));
+        let altered = chain_at(1).next(Seq(2), Digest::of(b"altered")).next(Seq(3), digest(Seq(3)));
+        assert_eq!(
+            (state.stored, state.chain),
+            (Seq(3), Some(altered)),
+            "marks tell what is here, not what was stated"
+        );
+    }
+
+    #[test]
+    fn a_fork_is_in_no_backup_yet() {
+        let mut state = LaneState { stored: Seq(9), safe: Seq(9), ..LaneState::new(KEY) };
+        state.note_fork(Seq(4));
+        assert_eq!((state.stored, state.safe), (Seq(9), Seq(3)));
+        state.note_fork(Seq(7));
+        assert_eq!(state.safe, Seq(3));
     }
 
     #[test]

@@ -5,19 +5,20 @@
 //! new session and knows nothing but the journal.
 //!
 //! Invariants: nothing is sent on a lane before the hub named its mark in this session; at most the window is in flight;
-//! a lane with records to send always has a timer or room; marks go down only by a welcome. This module does not know
+//! a lane with records to send always has a timer or room; marks go down only by a welcome, and count only where their chain is the
+//! journal's. This module does not know
 //! how records are read or published.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::id::{Lane, LaneKey, RecordKey, Seq, SeqRange, SessionId};
+use crate::id::{Chain, Digest, Lane, LaneKey, RecordKey, Seq, SeqRange, SessionId};
 use crate::limits::{
     BATCH_RECORDS_MAX, CREDIT_LAPSE_MS, HELLO_EPOCHS_MAX, HELLO_GONE_MAX, HELLO_INTERVAL_MS, HELLO_RETRY_MS,
     RESEND_MS_MIN, WINDOW_BATCHES_MAX, WINDOW_SEQS_MAX,
 };
-use crate::message::{Ack, Down, EpochHeads, Gone, Hello, LaneHead, Mark, Nack, Welcome, WireVersion};
+use crate::message::{Ack, Down, EpochHeads, Gone, Hello, LaneHead, Mark, Nack, Taken, Welcome, WireVersion};
 use crate::planted::{self, Bug};
 use crate::time::{ClockQuality, Moment, WallTime};
 
@@ -29,7 +30,7 @@ const WINDOW_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 mod lane;
 
-use lane::LaneSide;
+use lane::{LaneSide, Settled};
 
 /// What the shell should do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub enum Command {
     Hello(Vec<Hello>),
     /// Publish a snapshot of stock on hand.
     Positions,
+    /// Look up the chain after a record, and say it with [`Sender::handle_chain`], in any case.
+    Prove(RecordKey),
     /// Read records from here on, publish them as one batch, and call [`Sender::handle_sent`]; or one of the other
     /// `handle_*` that say why not.
     Send {
@@ -124,6 +127,11 @@ impl Sender {
     /// Counters of this session.
     pub const fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// Lanes under whose numbers the hub has records that are not this box's.
+    pub fn contested(&self) -> usize {
+        self.lanes.values().filter(|side| side.contested).count()
     }
 
     /// Batches in flight.
@@ -213,7 +221,7 @@ impl Sender {
         let mut must_tell = false;
         for mark in welcome.marks {
             if let Some(side) = self.side_mut(mark.key) {
-                must_tell |= side.welcome(mark, now);
+                must_tell |= side.welcome(mark, now).must_tell;
             }
         }
         self.marks_moved = true;
@@ -240,14 +248,33 @@ impl Sender {
             let Some(side) = self.side_mut(mark.key) else {
                 continue;
             };
-            if side.ack(mark, now, default_records_max) {
-                self.marks_moved = true;
-                self.records_max = default_records_max;
-                if planted::is(Bug::CreditLost) {
-                    self.credit = self.credit.saturating_add(1).min(4);
-                }
+            let settled = side.ack(mark, now, default_records_max);
+            self.settled(settled, now);
+        }
+        for Taken { key, range, content } in ack.taken {
+            let moved = self.side_mut(key).is_some_and(|side| side.taken(range, content, now));
+            self.settled(Settled { moved, must_tell: false }, now);
+        }
+    }
+
+    fn settled(&mut self, settled: Settled, now: Moment) {
+        if settled.must_tell {
+            self.hello_at = now;
+        }
+        if settled.moved {
+            self.marks_moved = true;
+            self.records_max = BATCH_RECORDS_MAX;
+            if planted::is(Bug::CreditLost) {
+                self.credit = self.credit.saturating_add(1).min(4);
             }
         }
+    }
+
+    /// The chain after a record, as [`Command::Prove`] asked; `None` where the journal does not know it.
+    pub fn handle_chain(&mut self, key: RecordKey, chain: Option<Chain>, now: Moment) {
+        let Some(side) = self.side_mut(key.lane_key()) else { return };
+        let settled = side.prove(key.seq, chain, now, BATCH_RECORDS_MAX);
+        self.settled(settled, now);
     }
 
     fn nack(&mut self, nack: Nack, now: Moment) {
@@ -285,9 +312,7 @@ impl Sender {
             return;
         }
         for side in self.lanes.values_mut() {
-            side.mark = None;
-            side.reclaimed = None;
-            side.flights.clear();
+            side.forget();
         }
         self.marks_moved = true;
     }
@@ -297,13 +322,13 @@ impl Sender {
         self.hello_at = self.hello_at.min(soon);
     }
 
-    /// The batch of the last [`Command::Send`] is on its way: it covers `range` and took `bytes`.
-    pub fn handle_sent(&mut self, key: LaneKey, range: SeqRange, bytes: usize, now: Moment) {
+    /// The batch of the last [`Command::Send`] is on its way: it covers `range`, took `bytes`, and holds records of these `digests`.
+    pub fn handle_sent(&mut self, key: LaneKey, range: SeqRange, bytes: usize, digests: &[Digest], now: Moment) {
         let Some(side) = self.side_mut(key) else {
             return;
         };
         let is_again = range.first <= side.sent;
-        side.sent(range, bytes, now);
+        side.sent(range, bytes, digests, now);
         if planted::is(Bug::CreditLost) {
             self.credit = self.credit.saturating_sub(1);
         }
@@ -346,6 +371,9 @@ impl Sender {
             return Some(Command::Hello(self.hello(now)));
         }
         self.hub_epoch?;
+        if let Some(key) = self.unproven() {
+            return Some(Command::Prove(key));
+        }
         if core::mem::take(&mut self.positions_due) {
             return Some(Command::Positions);
         }
@@ -358,6 +386,13 @@ impl Sender {
                 side.records_max.min(usize::try_from(asked.count()).unwrap_or(usize::MAX))
             }),
             plain: side.records_max == 1,
+        })
+    }
+
+    fn unproven(&self) -> Option<RecordKey> {
+        self.lanes.iter().find_map(|((lane, index), side)| {
+            let (seq, heads) = (side.unproven()?, self.epochs.get(*index)?);
+            Some(RecordKey { epoch: heads.epoch, lane: *lane, seq })
         })
     }
 

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use counterfoil_hub::ledger::sql::Work;
 use counterfoil_hub::ledger::{
-    AgentView, Arrival, Beat, Cursor, ExceptionFilter, ExceptionView, Gauges, Ledger, PageQuery, Posted, PostingBounds,
-    RecordsPage, StockView, Taken, TotalsRow, Welcomed,
+    AgentView, Arrival, Beat, Cursor, ExceptionFilter, ExceptionView, Gauges, LaneCopy, Ledger, PageQuery, Posted,
+    PostingBounds, RecordsPage, StockView, Taken, TotalsRow, Welcomed,
 };
 use counterfoil_proto::id::{Digest, LaneKey, Seq, SeqRange, SessionId, Source};
 use counterfoil_proto::message::{Hello, Mark, Positions, Presence};
@@ -172,11 +172,11 @@ impl<L: Ledger> Ledger for Witnessed<L> {
     fn agents(&self) -> Work<'_, Vec<Source>> {
         self.ledger.agents()
     }
-    fn raise_safe<'a>(&'a self, copy: &'a [(Source, Mark)]) -> Work<'a, u64> {
+    fn raise_safe<'a>(&'a self, copy: &'a [LaneCopy]) -> Work<'a, u64> {
         self.ledger.raise_safe(copy)
     }
-    fn all_marks(&self) -> Work<'_, (SessionId, Vec<(Source, Mark)>)> {
-        self.ledger.all_marks()
+    fn all_lanes(&self) -> Work<'_, (SessionId, Vec<LaneCopy>)> {
+        self.ledger.all_lanes()
     }
     fn stores<'a>(&'a self, store_id: Option<&'a str>) -> Work<'a, Vec<AgentView>> {
         self.ledger.stores(store_id)

@@ -36,15 +36,20 @@ impl World {
     }
 
     fn has_drained(&self, index: usize) -> bool {
-        let Some(process) = &self.boxes[index].process else { return false };
+        self.boxes[index].process.as_ref().is_some_and(|process| process.waiting.is_empty())
+            && self.undrained(index).is_empty()
+    }
+
+    /// Heads of a box that the hub has not reached.
+    fn undrained(&self, index: usize) -> Vec<RecordKey> {
+        let Some(process) = &self.boxes[index].process else { return Vec::new() };
         let source = &self.boxes[index].source;
         let mut books = self.hubs.books.get();
-        process.waiting.is_empty()
-            && process.reader.lanes().iter().all(|view| {
-                view.lanes
-                    .iter()
-                    .all(|lane| books.covers(source, LaneKey { epoch: view.epoch, lane: lane.lane }, lane.last))
-            })
+        let views = process.reader.lanes();
+        let heads = views.iter().flat_map(|view| {
+            view.lanes.iter().map(|lane| RecordKey { epoch: view.epoch, lane: lane.lane, seq: lane.last })
+        });
+        heads.filter(|head| !books.covers(source, head.lane_key(), head.seq)).collect()
     }
 
     /// What still waits, for a person.
@@ -53,7 +58,9 @@ impl World {
         let tills: Vec<&str> = tills.collect();
         let boxes: Vec<usize> = (0..self.boxes.len()).filter(|index| !self.has_drained(*index)).collect();
         let down: Vec<usize> = (0..self.boxes.len()).filter(|index| self.boxes[*index].process.is_none()).collect();
-        format!("tills {tills:?}, boxes {boxes:?}, of them down {down:?}, posted {}", self.hubs.is_posted())
+        let heads: Vec<RecordKey> = boxes.iter().flat_map(|index| self.undrained(*index)).collect();
+        let posted = self.hubs.is_posted();
+        format!("tills {tills:?}, boxes {boxes:?} (down {down:?}, heads {heads:?}), posted {posted}")
     }
 
     /// Compares everything.

@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use counterfoil_hub::env::{self, Script};
-use counterfoil_hub::ledger::{Ledger, LedgerError, PageQuery, RecordsPage, SafeWhen, SqlLedger, read_copy};
+use counterfoil_hub::ledger::{LaneCopy, Ledger, LedgerError, PageQuery, RecordsPage, SafeWhen, SqlLedger, read_copy};
 use counterfoil_hub::mqtt::{Incoming, Outlet, QUEUE_MESSAGES_MAX};
 use counterfoil_hub::receiver::{Counters, Receiver};
 use counterfoil_proto::id::{Digest, RecordKey, Source};
-use counterfoil_proto::message::{Down, Mark};
+use counterfoil_proto::message::Down;
 use tokio::sync::{mpsc, watch};
 
 use crate::books::{Books, SharedBooks, Witnessed};
@@ -273,9 +273,9 @@ impl Hubs {
     }
 }
 
-async fn raise(ledger: Arc<dyn Ledger>, marks: Vec<(Source, Mark)>) {
+async fn raise(ledger: Arc<dyn Ledger>, lanes: Vec<LaneCopy>) {
     // Where that fails the next backup says it again.
-    drop(ledger.raise_safe(&marks).await);
+    drop(ledger.raise_safe(&lanes).await);
 }
 
 async fn read(ledger: Arc<dyn Ledger>, downstream: Arc<Mutex<Downstream>>) {

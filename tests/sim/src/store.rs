@@ -347,11 +347,14 @@ impl Process {
         self.status.welcomed = session.sender.is_welcomed();
         self.heard = Some((wall, now));
         self.silent_sessions = 0;
-        if let Some(marks) = session.sender.take_marks() {
-            let progressed = marks.iter().any(|mark| mark.stored > Seq::NONE);
-            self.fruitless_sessions = if progressed { 0 } else { self.fruitless_sessions };
-            self.waiting.push(Request::Marks { marks });
-        }
+        self.tell_marks();
+    }
+
+    fn tell_marks(&mut self) {
+        let Some(marks) = self.session.as_mut().and_then(|session| session.sender.take_marks()) else { return };
+        let progressed = marks.iter().any(|mark| mark.stored > Seq::NONE);
+        self.fruitless_sessions = if progressed { 0 } else { self.fruitless_sessions };
+        self.waiting.push(Request::Marks { marks });
     }
 
     /// Carries out what the sender wants.
@@ -394,11 +397,19 @@ impl Process {
                     said.messages.push((Up::Positions, codec::encode(&positions).expect("a part fits")));
                 }
             }
+            Command::Prove(key) => {
+                let Ok(chain) = session.packer.chain(key) else {
+                    said.line_ended = true;
+                    return Ok(());
+                };
+                session.sender.handle_chain(key, chain, now);
+                self.tell_marks();
+            }
             Command::Send { first, records_max, plain } => {
                 let (id, key) = (session.sender.session(), first.lane_key());
                 match session.packer.pack(id, first, records_max, plain) {
-                    Ok(Packed::Batch { range, bytes }) => {
-                        session.sender.handle_sent(key, range, bytes.len(), now);
+                    Ok(Packed::Batch { range, bytes, digests }) => {
+                        session.sender.handle_sent(key, range, bytes.len(), &digests, now);
                         said.messages.push((Up::Batch(first.lane), bytes));
                     }
                     Ok(Packed::Damaged { segment }) => {

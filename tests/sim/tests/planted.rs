@@ -21,7 +21,7 @@ const fn brought_out_by(bug: Bug) -> &'static [Fault] {
         Bug::PageCacheServed => &[Fault::Kill, Fault::FailedSync, Fault::PowerCut],
         Bug::WatermarkApart | Bug::WatermarkOutsideLock | Bug::PositionBelow => &[Fault::HubKill],
         Bug::GapClosed => &[Fault::Loss, Fault::Reorder],
-        Bug::ForkDropped => &[Fault::Twin],
+        Bug::ForkDropped | Bug::ChainNotCompared => &[Fault::Twin],
         Bug::CreditLost => &[Fault::Loss],
     }
 }
@@ -46,7 +46,7 @@ const fn seeds_max(bug: Bug) -> u64 {
         | Bug::PositionBelow
         | Bug::RecycledFrames => 40,
         // They took 84 and 72: two hubs have to meet in one lane, and two boxes to mint one epoch.
-        Bug::WatermarkOutsideLock | Bug::ForkDropped => 300,
+        Bug::WatermarkOutsideLock | Bug::ForkDropped | Bug::ChainNotCompared => 300,
     }
 }
 

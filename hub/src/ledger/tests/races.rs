@@ -87,11 +87,11 @@ async fn what_was_not_committed_is_not_there_neither_records_nor_watermark() {
             });
             let outcome = outcome.await;
             drop(work);
-            let (_, marks) = place.open().await.all_marks().await.unwrap();
+            let (_, lanes) = place.open().await.all_lanes().await.unwrap();
             let kept = rows(&place, "SELECT COUNT(*) FROM records").await;
-            assert_eq!(u64::try_from(kept).unwrap(), marks[0].1.stored.0, "records and watermark go together");
+            assert_eq!(u64::try_from(kept).unwrap(), lanes[0].mark.stored.0, "records and watermark go together");
             if outcome.is_some_and(|taken| taken.is_ok()) {
-                assert_eq!(marks[0].1.stored, Seq(6), "what was confirmed is there");
+                assert_eq!(lanes[0].mark.stored, Seq(6), "what was confirmed is there");
                 break;
             }
             polls += 3.max(polls / 8);

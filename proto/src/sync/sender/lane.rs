@@ -1,11 +1,14 @@
 //! One lane of one epoch, as the sender sees it: the hub's mark, what is in flight, and when to send again.
 //!
-//! Invariant: nothing is sendable without a mark of this session; a lane with something unanswered has a timer. The window over all
-//! lanes is the sender's business, not this one's.
+//! Invariant: nothing is sendable without a mark of this session; a lane with something unanswered has a timer; a mark counts only
+//! where the chain at it is this box's own. Where it is not, a copy of the box gave the same numbers to other records: the lane is contested,
+//! all that is retained of it is sent again, and only the hub's word for the very batch counts. The window over all lanes is the sender's
+//! business, not this one's.
 
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
-use crate::id::{Seq, SeqRange};
+use crate::id::{Chain, Digest, Seq, SeqRange};
 use crate::limits::{BATCH_RECORDS_MAX, RESEND_MS_MAX, RESEND_MS_MIN};
 use crate::message::{Gone, GoneReason, LaneHead, Mark, Nack, NackReason};
 use crate::planted::{self, Bug};
@@ -21,6 +24,34 @@ const EAGER_BATCHES: usize = 4;
 pub(super) struct Flight {
     pub(super) range: SeqRange,
     pub(super) bytes: usize,
+    content: Digest,
+    /// The chain after it, where known.
+    after: Option<Chain>,
+}
+
+/// A mark that the hub gave and whose chain is not compared yet.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    mark: Mark,
+    /// From a welcome: it may lower.
+    is_welcome: bool,
+}
+
+/// What came of the marks that the hub gave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Settled {
+    /// The lane's mark moved.
+    pub(super) moved: bool,
+    /// The hub must be told of something gone.
+    pub(super) must_tell: bool,
+}
+
+/// Whose records a mark is about.
+enum Whose {
+    Own,
+    Others,
+    /// Nobody here knows the chain after this number.
+    Unknown(Seq),
 }
 
 #[derive(Clone, Debug)]
@@ -28,6 +59,12 @@ pub(super) struct LaneSide {
     pub(super) head: LaneHead,
     /// The hub's mark in this session; before it is known nothing is sent.
     pub(super) mark: Option<Mark>,
+    /// At most a welcome's and, after it, what acks said since.
+    pub(super) claims: VecDeque<Claim>,
+    /// What the journal answered about the chain after a number.
+    pub(super) proof: Option<(Seq, Option<Chain>)>,
+    /// The hub has other records under numbers of this lane; `mark` counts only what the hub said by content.
+    pub(super) contested: bool,
     /// What the hub asks for and the agent gave back long ago.
     pub(super) reclaimed: Option<Gone>,
     pub(super) next: Seq,
@@ -50,6 +87,9 @@ impl LaneSide {
         Self {
             head,
             mark: None,
+            claims: VecDeque::new(),
+            proof: None,
+            contested: false,
             reclaimed: None,
             next,
             sent: Seq::NONE,
@@ -86,7 +126,7 @@ impl LaneSide {
         Some(if planted::is(Bug::ReclaimOnSent) { Mark { safe: mark.safe.max(self.sent), ..mark } } else { mark })
     }
 
-    pub(super) fn sent(&mut self, range: SeqRange, bytes: usize, now: Moment) {
+    pub(super) fn sent(&mut self, range: SeqRange, bytes: usize, digests: &[Digest], now: Moment) {
         if let Some(asked) = self.asked.filter(|asked| asked.contains(range.first)) {
             let first = range.last.next();
             self.asked = (first <= asked.last).then_some(SeqRange { first, ..asked });
@@ -95,7 +135,10 @@ impl LaneSide {
         if self.flights.is_empty() {
             self.progress_at = now;
         }
-        self.flights.push_back(Flight { range, bytes });
+        let numbered = (range.first.0..).map(Seq).zip(digests);
+        let before = self.known_chain(range.first.previous());
+        let after = before.map(|before| numbered.fold(before, |chain, (seq, digest)| chain.next(seq, *digest)));
+        self.flights.push_back(Flight { range, bytes, content: Digest::over(digests), after });
         self.next = range.last.next();
         self.sent = self.sent.max(range.last);
     }
@@ -110,8 +153,131 @@ impl LaneSide {
         !is_stuck && (self.flights.len() < EAGER_BATCHES || waiting >= FULL_BATCH_RECORDS)
     }
 
-    /// Takes the hub's authoritative mark; says whether the hub must be told of something gone.
-    pub(super) fn welcome(&mut self, mark: Mark, now: Moment) -> bool {
+    /// Takes the hub's authoritative mark.
+    pub(super) fn welcome(&mut self, mark: Mark, now: Moment) -> Settled {
+        self.claims.clear();
+        self.claims.push_back(Claim { mark, is_welcome: true });
+        self.settle(now, BATCH_RECORDS_MAX)
+    }
+
+    /// Takes an ack.
+    pub(super) fn ack(&mut self, mark: Mark, now: Moment, records_max: usize) -> Settled {
+        if self.mark.is_none() && self.claims.is_empty() {
+            return Settled::default();
+        }
+        match self.claims.back_mut().filter(|claim| !claim.is_welcome) {
+            Some(claim) if claim.mark.stored > mark.stored => claim.mark.safe = claim.mark.safe.max(mark.safe),
+            Some(claim) => claim.mark = Mark { safe: claim.mark.safe.max(mark.safe), ..mark },
+            None => self.claims.push_back(Claim { mark, is_welcome: false }),
+        }
+        self.settle(now, records_max)
+    }
+
+    /// The number after which the chain has to be looked up before a mark can be judged.
+    pub(super) fn unproven(&self) -> Option<Seq> {
+        match self.whose(&self.claims.front()?.mark) {
+            Whose::Unknown(seq) => Some(seq),
+            Whose::Own | Whose::Others => None,
+        }
+    }
+
+    /// Takes the answer to [`Self::unproven`]; `None` where the journal does not know either.
+    pub(super) fn prove(&mut self, seq: Seq, chain: Option<Chain>, now: Moment, records_max: usize) -> Settled {
+        self.proof = Some((seq, chain));
+        self.settle(now, records_max)
+    }
+
+    /// The hub's word that it has a batch of just this content.
+    pub(super) fn taken(&mut self, range: SeqRange, content: Digest, now: Moment) -> bool {
+        if !self.contested {
+            return false;
+        }
+        let Some(at) = self.flights.iter().position(|flight| flight.range == range && flight.content == content) else {
+            return false;
+        };
+        self.flights.remove(at);
+        let Some(mark) = self.mark.as_mut() else { return false };
+        mark.ranges.push(range);
+        loop {
+            let next = mark.stored.next();
+            let held = mark.ranges.iter().find(|range| range.contains(next)).map(|range| range.last);
+            let gone = self.head.gone.iter().find(|gone| gone.range.contains(next)).map(|gone| gone.range.last);
+            let Some(last) = held.or(gone) else { break };
+            mark.stored = last;
+        }
+        let stored = mark.stored;
+        mark.ranges.retain(|range| range.last > stored);
+        self.progress_at = now;
+        self.rounds = 0;
+        true
+    }
+
+    /// Nothing that the hub said counts any more.
+    pub(super) fn forget(&mut self) {
+        self.mark = None;
+        self.claims.clear();
+        self.contested = false;
+        self.reclaimed = None;
+        self.flights.clear();
+    }
+
+    /// Judges the marks that wait, in order, as far as their chains are known.
+    fn settle(&mut self, now: Moment, records_max: usize) -> Settled {
+        let mut settled = Settled::default();
+        while let Some(claim) = self.claims.front() {
+            let whose = self.whose(&claim.mark);
+            if matches!(whose, Whose::Unknown(_)) {
+                break;
+            }
+            let Some(Claim { mark, is_welcome }) = self.claims.pop_front() else { break };
+            match whose {
+                Whose::Own if is_welcome => {
+                    self.contested = false;
+                    settled.must_tell |= self.lower(mark, now);
+                    settled.moved = true;
+                }
+                // What a mark says of a contested lane is not about this box.
+                Whose::Own if self.contested => {}
+                Whose::Own => settled.moved |= self.raise(mark, now, records_max),
+                Whose::Others => settled.moved |= self.contest(&mark, is_welcome, now),
+                Whose::Unknown(_) => {}
+            }
+        }
+        if self.claims.is_empty() {
+            self.proof = None;
+        }
+        settled
+    }
+
+    fn whose(&self, mark: &Mark) -> Whose {
+        let first = self.head.first.previous();
+        if planted::is(Bug::ChainNotCompared) || mark.stored < first {
+            // What was given back cannot be compared any more.
+            return Whose::Own;
+        }
+        if mark.stored > self.head.last.max(self.sent) {
+            return Whose::Others;
+        }
+        let Some(chain) = mark.chain else { return Whose::Own };
+        let proof = self.proof.filter(|(seq, _)| *seq == mark.stored);
+        match (self.known_chain(mark.stored), proof) {
+            (Some(known), _) | (None, Some((_, Some(known)))) if known == chain => Whose::Own,
+            (Some(_), _) | (None, Some((_, Some(_)))) => Whose::Others,
+            (None, Some((_, None))) => Whose::Own,
+            (None, None) => Whose::Unknown(mark.stored),
+        }
+    }
+
+    /// The chain after a number, as far as it is at hand.
+    fn known_chain(&self, seq: Seq) -> Option<Chain> {
+        let head = [(self.head.last, self.head.chain), (self.head.first.previous(), self.head.chain_before)];
+        let mark = self.mark.as_ref().filter(|_| !self.contested).map(|mark| (mark.stored, mark.chain));
+        let flights = self.flights.iter().map(|flight| (flight.range.last, flight.after));
+        head.into_iter().chain(mark).chain(flights).find_map(|(at, chain)| chain.filter(|_| at == seq))
+    }
+
+    /// Sets the mark to what a welcome says; says whether the hub must be told of something gone.
+    fn lower(&mut self, mark: Mark, now: Moment) -> bool {
         let known = self.mark.as_ref().filter(|_| planted::is(Bug::MarksNeverLowered));
         let mark = known.filter(|known| known.stored > mark.stored).cloned().unwrap_or(mark);
         let went_back = self.mark.as_ref().is_none_or(|known| mark.stored < known.stored);
@@ -134,18 +300,18 @@ impl LaneSide {
         missing && !is_told
     }
 
-    /// Takes an ack; says whether the mark moved.
-    pub(super) fn ack(&mut self, mark: Mark, now: Moment, records_max: usize) -> bool {
+    /// Moves the mark to what an ack says, never back; says whether it moved.
+    fn raise(&mut self, mark: Mark, now: Moment, records_max: usize) -> bool {
         let Some(known) = self.mark.as_mut() else {
             return false;
         };
         let moved = mark.stored > known.stored;
         let safer = mark.safe > known.safe;
+        let safe = known.safe.max(mark.safe);
         if mark.stored >= known.stored {
-            known.ranges = mark.ranges;
+            *known = mark;
         }
-        known.stored = known.stored.max(mark.stored);
-        known.safe = known.safe.max(mark.safe);
+        known.safe = safe;
         if moved {
             self.progress_at = now;
             self.rounds = 0;
@@ -153,6 +319,25 @@ impl LaneSide {
         }
         self.drop_flights(now);
         moved || safer
+    }
+
+    /// The hub has other records under this lane's numbers. What it was seen to have of this box stays; all else is sent again.
+    fn contest(&mut self, mark: &Mark, is_welcome: bool, now: Moment) -> bool {
+        if self.contested {
+            // With a second record under a number `safe` goes back below it: at `stored` again, all that is kept there is safe.
+            let own = self.mark.as_mut().filter(|own| is_welcome && mark.safe >= mark.stored && own.safe < own.stored);
+            return own.map(|own| own.safe = own.stored).is_some();
+        }
+        self.contested = true;
+        let floor = self.head.first.previous();
+        let own = self.mark.take().unwrap_or_else(|| Mark { stored: floor, safe: floor, ..mark.clone() });
+        self.next = own.stored.next();
+        self.mark = Some(Mark { ranges: Vec::new(), chain: None, ..own });
+        self.reclaimed = None;
+        self.flights.clear();
+        self.rounds = 0;
+        self.progress_at = now;
+        true
     }
 
     pub(super) fn drop_flights(&mut self, now: Moment) {

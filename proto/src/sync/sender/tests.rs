@@ -28,7 +28,7 @@ fn sender(lanes: Vec<LaneHead>) -> Sender {
 }
 
 fn mark(key: LaneKey, stored: u64) -> Mark {
-    Mark { key, stored: Seq(stored), safe: Seq(stored), ranges: vec![] }
+    Mark { key, stored: Seq(stored), safe: Seq(stored), ranges: vec![], chain: None }
 }
 
 fn welcome(sender: &mut Sender, hub_epoch: SessionId, marks: &[Mark], credit: u32, now: Moment) {
@@ -49,7 +49,7 @@ fn welcome(sender: &mut Sender, hub_epoch: SessionId, marks: &[Mark], credit: u3
 }
 
 fn ack(marks: Vec<Mark>) -> Down {
-    Down::Ack(Ack { session: SESSION, hub_epoch: HUB, marks, credit: 64 })
+    Down::Ack(Ack { session: SESSION, hub_epoch: HUB, marks, taken: vec![], credit: 64 })
 }
 
 /// Carries out all commands; gives what was sent.
@@ -58,7 +58,7 @@ fn drain(sender: &mut Sender, last: u64, now: Moment) -> Vec<(LaneKey, SeqRange)
     while let Some(command) = sender.next_command(now) {
         if let Command::Send { first, records_max, .. } = command {
             let range = SeqRange { first: first.seq, last: first.seq.plus(records_max as u64 - 1).min(Seq(last)) };
-            sender.handle_sent(first.lane_key(), range, 1_000, now);
+            sender.handle_sent(first.lane_key(), range, 1_000, &[], now);
             sent.push((first.lane_key(), range));
         }
     }
@@ -105,7 +105,13 @@ fn an_ack_of_another_hub_epoch_moves_nothing_and_makes_it_say_hello() {
     welcome(&mut sender, HUB, &[mark(TRADE, 0)], 64, Moment(0));
     drain(&mut sender, 100, Moment(0));
     sender.take_marks();
-    let other = Ack { session: SESSION, hub_epoch: SessionId([9; 16]), marks: vec![mark(TRADE, 100)], credit: 64 };
+    let other = Ack {
+        session: SESSION,
+        hub_epoch: SessionId([9; 16]),
+        marks: vec![mark(TRADE, 100)],
+        taken: vec![],
+        credit: 64,
+    };
     sender.handle_down(Down::Ack(other), Moment(1));
     assert_eq!(sender.take_marks(), None);
     assert!(sender.poll_timeout() <= Moment(2_000));
@@ -121,6 +127,99 @@ fn a_changed_hub_epoch_makes_every_mark_unknown_until_welcomed() {
     assert_eq!(sender.take_marks(), Some(vec![]), "no mark of the old hub epoch may reclaim anything");
     welcome(&mut sender, SessionId([9; 16]), &[mark(TRADE, 90), mark(STOCK, 5)], 64, Moment(3_000));
     assert_eq!(drain(&mut sender, 100, Moment(3_000)), [(TRADE, SeqRange { first: Seq(91), last: Seq(100) })]);
+}
+
+/// Digests of the records that box `name` gave these numbers.
+fn digests_of(name: u8, range: SeqRange) -> Vec<Digest> {
+    (range.first.0..=range.last.0).map(|seq| Digest::of(&[name, u8::try_from(seq).unwrap()])).collect()
+}
+
+fn chain_of(name: u8, last: u64) -> Chain {
+    let range = SeqRange { first: Seq::FIRST, last: Seq(last) };
+    let records = (1..=last).map(Seq).zip(digests_of(name, range));
+    records.fold(Chain::genesis(EPOCH, Lane::Trade), |chain, (seq, digest)| chain.next(seq, digest))
+}
+
+fn chained(name: u8, stored: u64) -> Mark {
+    Mark { chain: Some(chain_of(name, stored)), ..mark(TRADE, stored) }
+}
+
+/// A box that wrote `last` records, and was welcomed with a mark over the records of box `name`.
+fn welcomed_over(name: u8, stored: u64, last: u64) -> Sender {
+    let own =
+        LaneHead { chain_before: Some(chain_of(1, 0)), chain: Some(chain_of(1, last)), ..head(Lane::Trade, 1, last) };
+    let mut sender = sender(vec![own]);
+    welcome(&mut sender, HUB, &[chained(name, stored)], 64, Moment(0));
+    sender
+}
+
+/// Sends what there is; gives the ranges.
+fn send_own(sender: &mut Sender, last: u64) -> Vec<SeqRange> {
+    let mut sent = vec![];
+    while let Some(command) = sender.next_command(Moment(1)) {
+        let Command::Send { first, .. } = command else { continue };
+        let range = SeqRange { first: first.seq, last: Seq(last) };
+        sender.handle_sent(TRADE, range, 1_000, &digests_of(1, range), Moment(1));
+        sent.push(range);
+    }
+    sent
+}
+
+fn taken(range: SeqRange, name: u8, mark: Mark) -> Down {
+    let taken = vec![Taken { key: TRADE, range, content: Digest::over(&digests_of(name, range)) }];
+    Down::Ack(Ack { session: SESSION, hub_epoch: HUB, marks: vec![mark], taken, credit: 64 })
+}
+
+#[test]
+fn a_mark_over_own_records_counts_once_its_chain_was_looked_up() {
+    let mut sender = welcomed_over(1, 4, 9);
+    let asked = RecordKey { epoch: EPOCH, lane: Lane::Trade, seq: Seq(4) };
+    assert_eq!(sender.next_command(Moment(1)), Some(Command::Prove(asked)));
+    assert_eq!(sender.take_marks(), Some(vec![]), "nothing counts before");
+    sender.handle_chain(asked, Some(chain_of(1, 4)), Moment(1));
+    assert_eq!(sender.take_marks(), Some(vec![chained(1, 4)]));
+    assert_eq!(send_own(&mut sender, 9), [SeqRange { first: Seq(5), last: Seq(9) }]);
+    sender.handle_down(ack(vec![chained(1, 9)]), Moment(2));
+    assert_eq!(
+        (sender.contested(), sender.take_marks()),
+        (0, Some(vec![chained(1, 9)])),
+        "the head's chain is at hand"
+    );
+}
+
+#[test]
+fn a_mark_over_anothers_records_makes_it_send_all_again_and_only_the_word_for_the_very_batch_counts() {
+    for stored in [9, 12] {
+        let mut sender = welcomed_over(2, stored, 9);
+        let all = SeqRange { first: Seq(1), last: Seq(9) };
+        assert_eq!(send_own(&mut sender, 9), [all]);
+        let told = |sender: &mut Sender| sender.take_marks().map(|marks| (marks[0].stored, marks[0].safe));
+        assert_eq!((sender.contested(), told(&mut sender)), (1, Some((Seq(0), Seq(0)))));
+        sender.handle_down(taken(all, 2, chained(2, stored)), Moment(2));
+        assert_eq!(told(&mut sender), None, "the other box's batch");
+        sender.handle_down(taken(all, 1, Mark { safe: Seq(0), ..chained(2, stored) }), Moment(2));
+        assert_eq!(told(&mut sender), Some((Seq(9), Seq(0))));
+        assert_eq!(send_own(&mut sender, 9), []);
+        // A fork lowers `safe`; once it is back at `stored`, what is kept beside is safe too.
+        sender.handle_down(Down::HelloWanted { hub_epoch: HUB }, Moment(3));
+        welcome(&mut sender, HUB, &[Mark { safe: Seq(3), ..chained(2, stored) }], 64, Moment(3_000));
+        assert_eq!(told(&mut sender), Some((Seq(9), Seq(0))));
+        sender.handle_down(Down::HelloWanted { hub_epoch: HUB }, Moment(3_001));
+        welcome(&mut sender, HUB, &[chained(2, stored)], 64, Moment(6_000));
+        assert_eq!(told(&mut sender), Some((Seq(9), Seq(9))));
+    }
+}
+
+#[test]
+fn what_was_proven_before_another_box_wrote_is_not_sent_again() {
+    let mut sender = welcomed_over(1, 0, 5);
+    send_own(&mut sender, 5);
+    sender.handle_down(ack(vec![chained(1, 5)]), Moment(2));
+    let own = LaneHead { chain: Some(chain_of(1, 7)), ..head(Lane::Trade, 1, 7) };
+    sender.handle_heads(heads(vec![own]), Moment(3));
+    send_own(&mut sender, 7);
+    sender.handle_down(ack(vec![chained(2, 7)]), Moment(4));
+    assert_eq!((sender.contested(), send_own(&mut sender, 7)), (1, vec![SeqRange { first: Seq(6), last: Seq(7) }]));
 }
 
 #[test]
@@ -159,7 +258,7 @@ fn the_credit_bounds_what_is_in_flight_and_lapses_to_one_not_to_none() {
     welcome(&mut sender, HUB, &[mark(TRADE, 0)], 3, Moment(0));
     assert_eq!(drain(&mut sender, 100_000, Moment(0)).len(), 3);
     sender.handle_down(
-        Down::Ack(Ack { session: SESSION, hub_epoch: HUB, marks: vec![mark(TRADE, 1_536)], credit: 0 }),
+        Down::Ack(Ack { session: SESSION, hub_epoch: HUB, marks: vec![mark(TRADE, 1_536)], taken: vec![], credit: 0 }),
         Moment(1),
     );
     assert_eq!(drain(&mut sender, 100_000, Moment(1)), []);
@@ -181,7 +280,7 @@ fn a_batch_that_the_hub_cannot_read_is_halved_down_to_one_plain_record_and_block
             continue;
         };
         let range = SeqRange { first: first.seq, last: first.seq.plus(records_max as u64 - 1).min(Seq(512)) };
-        sender.handle_sent(first.lane_key(), range, 1_000, Moment(0));
+        sender.handle_sent(first.lane_key(), range, 1_000, &[], Moment(0));
         if first.lane == Lane::Stock {
             stock_sent = true;
         } else if range.contains(Seq(1)) {

@@ -59,12 +59,19 @@ impl World {
             match command {
                 Command::Hello(pages) => self.hellos.extend(pages),
                 Command::Positions => {}
+                Command::Prove(key) => {
+                    let own = (1..=key.seq.0).map(|seq| (Seq(seq), digest(Seq(seq))));
+                    let genesis = Chain::genesis(key.epoch, key.lane);
+                    let chain = own.fold(genesis, |chain, (seq, digest)| chain.next(seq, digest));
+                    self.sender.handle_chain(key, Some(chain), self.now);
+                }
                 Command::Send { first, records_max, .. } => {
                     let heads = &self.sender.epochs[0].lanes;
                     let last = heads.iter().find(|head| head.lane == first.lane).unwrap().last;
                     let end = first.seq.plus(records_max as u64 - 1).min(last);
                     let range = SeqRange { first: first.seq, last: end };
-                    self.sender.handle_sent(first.lane_key(), range, 1_000, self.now);
+                    let digests: Vec<Digest> = (range.first.0..=range.last.0).map(|seq| digest(Seq(seq))).collect();
+                    self.sender.handle_sent(first.lane_key(), range, 1_000, &digests, self.now);
                     self.up.push((first.lane_key(), range));
                 }
             }
@@ -118,13 +125,14 @@ impl World {
         state.note_stored(range);
         state.advance(|seq| stored.get(&seq).copied());
         let mark = state.mark(key);
-        let ack = Ack { session: SESSION, hub_epoch: self.hub_epoch, marks: vec![mark], credit: 16 };
+        let ack = Ack { session: SESSION, hub_epoch: self.hub_epoch, marks: vec![mark], taken: vec![], credit: 16 };
         self.down.push(Down::Ack(ack));
     }
 
     fn is_whole(&self, last: u64) -> bool {
         [TRADE, STOCK].iter().all(|key| self.hub.get(key).is_some_and(|(state, _)| state.stored == Seq(last)))
             && self.sender.in_flight() == 0
+            && self.sender.contested() == 0
     }
 }
 
