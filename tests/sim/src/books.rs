@@ -22,6 +22,8 @@ pub(crate) struct LaneBook {
     pub(crate) gone: Vec<SeqRange>,
     /// Everything up to here is there or was declared gone.
     covered: Seq,
+    /// The watermark, as last committed.
+    stored: Seq,
 }
 
 impl LaneBook {
@@ -70,6 +72,12 @@ impl Books {
                 let (key, stored) = (mark.key, mark.stored);
                 self.findings.push(format!("hub: {source} {key:?} is said to be stored up to {stored}, and is not"));
             }
+            let lane = self.lanes.entry((source.clone(), mark.key)).or_default();
+            if mark.stored < lane.stored {
+                let (key, from, to) = (mark.key, lane.stored, mark.stored);
+                self.findings.push(format!("hub: the watermark of {source} {key:?} went back from {from} to {to}"));
+            }
+            lane.stored = mark.stored;
         }
     }
 

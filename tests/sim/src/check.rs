@@ -97,7 +97,7 @@ impl World {
             let range = range_of(&exception.detail)?;
             Some((source(exception)?, exception.key.lane_key(), range))
         });
-        let gone: Vec<_> = gone.collect();
+        let mut gone: Vec<_> = gone.collect();
         let mut end_unknown = BTreeSet::new();
         let mut delivered = BTreeSet::new();
         for entry in &entries {
@@ -108,6 +108,11 @@ impl World {
             }
             let document = serde_json::from_slice::<Value>(&record.document).unwrap_or_default();
             let is_open = document.get("end_unknown").and_then(Value::as_bool) == Some(true);
+            if record.kind == Kind::JOURNAL_DAMAGE {
+                let named =
+                    document.get("gone").and_then(Value::as_array).into_iter().flatten().filter_map(named_range);
+                gone.extend(named.map(|(lane, range)| (entry.source.clone(), lane, range)));
+            }
             if record.kind == Kind::TAIL_CUT || (record.kind == Kind::JOURNAL_DAMAGE && is_open) {
                 end_unknown.insert(entry.source.clone());
             }
@@ -205,14 +210,7 @@ impl World {
         };
         let is_named = ending.gone.iter().any(is_gone) || ending.end_unknown.contains(source);
         // The record that names a loss may be hit before it was sent: what then names it is gone too.
-        if past.damages > 0 && (is_named || past.damages > 1) {
-            return true;
-        }
-        let is_double = |exception: &&ExceptionView| {
-            let codes = [flag::FORK, flag::CHAIN_MISMATCH, flag::CLONE];
-            codes.contains(&exception.code.as_str()) && exception.agent_id == source.agent_id.as_str()
-        };
-        self.is_copied(source) && ending.exceptions.iter().any(|exception| is_double(&exception))
+        past.damages > 0 && (is_named || past.damages > 1)
     }
 
     fn is_copied(&self, source: &Source) -> bool {
@@ -261,8 +259,15 @@ impl World {
         }
     }
 
-    /// No exception without a cause.
+    /// No exception without a cause, and no lane that the hub has in another's name.
     fn check_exceptions(&mut self, ending: &Ending) {
+        for index in 0..self.boxes.len() {
+            let past = &self.boxes[index].past;
+            let is_contested = self.boxes[index].process.as_ref().is_some_and(|process| process.was_contested);
+            if is_contested && !past.is_odd && past.damages == 0 {
+                self.find(format!("box {index}: a lane is contested without a cause"));
+            }
+        }
         for exception in &ending.exceptions {
             let Some(source) = self.source(&exception.store_id, &exception.agent_id) else {
                 self.find(format!("exception {} of an agent that is not there", exception.code));
@@ -315,4 +320,12 @@ fn range_of(detail: &str) -> Option<SeqRange> {
     let (range, _) = detail.split_once(':')?;
     let (first, last) = range.split_once(" to ")?;
     Some(SeqRange { first: Seq(first.trim().parse().ok()?), last: Seq(last.trim().parse().ok()?) })
+}
+
+/// A range that a record of damage names.
+fn named_range(gone: &Value) -> Option<(LaneKey, SeqRange)> {
+    let epoch = serde_json::from_value(gone.get("epoch")?.clone()).ok()?;
+    let lane = serde_json::from_value(gone.get("lane")?.clone()).ok()?;
+    let [first, last] = ["first", "last"].map(|name| gone.get(name).and_then(Value::as_u64));
+    Some((LaneKey { epoch, lane }, SeqRange { first: Seq(first?), last: Seq(last?) }))
 }

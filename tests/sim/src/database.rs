@@ -25,6 +25,8 @@ struct Server {
     random: Random,
     /// Of thousand statements, so many let the others go first.
     yields: u64,
+    /// Somebody asked while it was busy, and nobody had a turn since.
+    was_wanted: bool,
 }
 
 /// The server, as its clients see it.
@@ -72,7 +74,15 @@ impl SimDatabase {
     }
 
     fn of(bytes: &[u8], random: Random, yields: u64) -> Self {
-        let server = Server { connection: load(bytes), life: 0, is_busy: false, is_awaited: false, random, yields };
+        let server = Server {
+            connection: load(bytes),
+            life: 0,
+            is_busy: false,
+            is_awaited: false,
+            random,
+            yields,
+            was_wanted: false,
+        };
         Self { server: Arc::new(Mutex::new(server)) }
     }
 
@@ -131,15 +141,20 @@ impl SimDatabase {
         .await;
     }
 
-    /// Waits until no transaction is open, and does something.
+    /// Waits until no transaction is open, and does something. Who asks anew where another was turned away lets that one go first, in half
+    /// of all cases.
     async fn alone<T>(&self, mut work: impl FnMut(&mut Server) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
         self.yields().await;
+        let mut is_new = true;
         std::future::poll_fn(|_| {
             let mut server = self.server();
-            if server.is_busy {
+            let is_polite = std::mem::take(&mut is_new) && server.was_wanted && server.random.chance(500);
+            if server.is_busy || is_polite {
                 server.is_awaited = true;
+                server.was_wanted |= server.is_busy;
                 return Poll::Pending;
             }
+            server.was_wanted = false;
             Poll::Ready(work(&mut server))
         })
         .await

@@ -77,6 +77,8 @@ pub(crate) struct Process {
     session: Option<Session>,
     /// Sessions in a row in which the hub said nothing.
     pub(crate) silent_sessions: u32,
+    /// The hub had another's records under numbers of this process's lanes.
+    pub(crate) was_contested: bool,
     fruitless_sessions: u32,
     heard: Option<(WallTime, Moment)>,
     status: UplinkStatus,
@@ -187,6 +189,7 @@ impl StoreBox {
             asked: Vec::new(),
             session: None,
             silent_sessions: 0,
+            was_contested: false,
             fruitless_sessions: 0,
             heard: None,
             status: UplinkStatus::default(),
@@ -352,6 +355,7 @@ impl Process {
 
     fn tell_marks(&mut self) {
         let Some(marks) = self.session.as_mut().and_then(|session| session.sender.take_marks()) else { return };
+        self.was_contested |= self.session.as_ref().is_some_and(|session| session.sender.contested() > 0);
         let progressed = marks.iter().any(|mark| mark.stored > Seq::NONE);
         self.fruitless_sessions = if progressed { 0 } else { self.fruitless_sessions };
         self.waiting.push(Request::Marks { marks });
