@@ -174,6 +174,30 @@ fn an_end_that_no_segment_can_have_is_not_believed() {
     }
 }
 
+#[test]
+fn the_last_number_of_a_lane_or_a_segment_is_not_believed() {
+    let sample = sample(true);
+    let name = sample.names(".seg").pop().unwrap();
+    let (head, record, cursor) = (copy(&sample), copy(&sample), copy(&sample));
+    restate(&head, &name, |header| {
+        let last = Seq(u64::MAX);
+        header.table[0].heads[0] = Some(table::Head { last, chain: None });
+    });
+    let item = frames(&record, &name, 77).into_iter().rfind(|item| item.header.kind == frame::Kind::Record).unwrap();
+    let mut bytes = record.disk.content(&name).unwrap();
+    let mut other = Vec::new();
+    let header = frame::Header { seq: u64::MAX, ..item.header };
+    frame::encode(&mut other, Seed::new(77, item_segment(&name)), item.offset, &header, item.payload(&bytes));
+    bytes[item.offset as usize..item.end() as usize].copy_from_slice(&other);
+    record.disk.set_content(&name, bytes);
+    let (mut far, _) = Cursor::load(&cursor.disk).unwrap();
+    far.segment = u32::MAX;
+    far.save_both(&cursor.disk).unwrap();
+    for (world, lost_max) in [(head, 0), (record, 1), (cursor, 0)] {
+        survives(world, lost_max, "a last number");
+    }
+}
+
 fn padding(item: &scan::Item) -> usize {
     item.bytes as usize - limits::FRAME_HEADER_BYTES - item.payload as usize
 }
