@@ -36,7 +36,7 @@ pub(crate) fn path(name: &str) -> String {
 /// The number in a name with that suffix.
 pub(crate) fn number_of(name: &str, prefix: &str, suffix: &str) -> Option<u32> {
     let digits = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
-    let number = if digits.len() == 10 { digits.parse().ok() } else { None };
+    let number: Option<u32> = if digits.len() == 10 { digits.parse().ok() } else { None };
     number.filter(|number| *number <= SEGMENTS_MAX)
 }
 
