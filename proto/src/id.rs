@@ -310,8 +310,28 @@ impl FromStr for Lane {
 
 /// The place of a record in its lane: from 1, without holes. Zero stands for "none yet".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(into = "u64", try_from = "u64")]
 pub struct Seq(pub u64);
+
+/// A number that no record can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("The number of a record must be below {}", u64::MAX)]
+pub struct SeqError;
+
+impl TryFrom<u64> for Seq {
+    type Error = SeqError;
+
+    /// Takes a number from outside. The last one is refused: whoever counts up to it would never get past it.
+    fn try_from(number: u64) -> Result<Self, SeqError> {
+        if number < u64::MAX { Ok(Self(number)) } else { Err(SeqError) }
+    }
+}
+
+impl From<Seq> for u64 {
+    fn from(seq: Seq) -> Self {
+        seq.0
+    }
+}
 
 impl Seq {
     /// Before the first record.

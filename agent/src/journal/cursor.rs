@@ -14,7 +14,7 @@ use std::io;
 use counterfoil_proto::id::{Epoch, Lane, LaneKey, Seq};
 
 use super::disk::{self, Disk};
-use super::limits::FORMAT_VERSION;
+use super::limits::{FORMAT_VERSION, SEGMENTS_MAX};
 use super::table::Pieces;
 use super::types::Marks;
 
@@ -132,10 +132,13 @@ impl Cursor {
             return None;
         }
         let mut cursor = Self { generation: pieces.u64()?, segment: pieces.u32()?, ..Self::default() };
+        if cursor.generation > u64::MAX / 2 || cursor.segment > SEGMENTS_MAX {
+            return None;
+        }
         for _ in 0..pieces.u32()? {
             let key = LaneKey { epoch: Epoch(pieces.array()?), lane: Lane::from_code(pieces.u8()?)? };
-            let marks = Marks { stored: Seq(pieces.u64()?), safe: Seq(pieces.u64()?) };
-            cursor.places.insert(key, Place { marks, floor: Seq(pieces.u64()?) });
+            let marks = Marks { stored: pieces.seq()?, safe: pieces.seq()? };
+            cursor.places.insert(key, Place { marks, floor: pieces.seq()? });
         }
         Some(cursor)
     }

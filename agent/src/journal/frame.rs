@@ -3,7 +3,7 @@
 //! Invariant: a frame that [`decode`] takes was written by [`encode`] at this very offset of this very segment, unless 32 bits of CRC
 //! were fooled. Bytes from the disk give `Bad`, never a panic. Not known here: what payloads mean.
 
-use counterfoil_proto::id::{Epoch, Lane};
+use counterfoil_proto::id::{Epoch, Lane, Seq};
 use counterfoil_proto::planted::{self, Bug};
 
 use super::limits::{FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, PAYLOAD_BYTES_MAX};
@@ -167,6 +167,7 @@ pub(crate) fn decode(bytes: &[u8], seed: Seed, offset: u32) -> Decoded<'_> {
             Ok(span) if span >= FRAME_HEADER_BYTES && span.is_multiple_of(FRAME_ALIGN_BYTES) => span,
             Ok(_) | Err(_) => return Decoded::Bad,
         },
+        Kind::Record if Seq::try_from(header.seq).is_err() => return Decoded::Bad,
         Kind::Record | Kind::Local | Kind::Group | Kind::Closing => frame_bytes(length),
     };
     Decoded::Frame(View { header, payload, bytes })

@@ -28,6 +28,9 @@ pub const SEGMENT_HEADER_BYTES_MAX: usize = 1024 * 1024;
 /// the hub is away to get there.
 pub const TABLE_EPOCHS_MAX: usize = 4096;
 
+/// The highest number of a segment that is believed; a thousand a day get there in 5,000 years. Files of higher numbers are left alone.
+pub const SEGMENTS_MAX: u32 = u32::MAX / 2;
+
 /// The greatest segment length that positions can express.
 pub const SEGMENT_BYTES_LIMIT: u64 = 1 << 31;
 

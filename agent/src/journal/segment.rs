@@ -8,7 +8,7 @@ use counterfoil_proto::id::{AgentId, Source, StoreId};
 use counterfoil_proto::time::WallTime;
 
 use super::disk::{Disk, DiskFile};
-use super::limits::{FORMAT_VERSION, FRAME_ALIGN_BYTES, SEGMENT_HEADER_BYTES_MAX};
+use super::limits::{FORMAT_VERSION, FRAME_ALIGN_BYTES, SEGMENT_HEADER_BYTES_MAX, SEGMENTS_MAX};
 use super::table::{Entry, Pieces, decode_entries, encode_entries};
 
 pub(crate) const DIR: &str = "journal";
@@ -36,7 +36,8 @@ pub(crate) fn path(name: &str) -> String {
 /// The number in a name with that suffix.
 pub(crate) fn number_of(name: &str, prefix: &str, suffix: &str) -> Option<u32> {
     let digits = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
-    if digits.len() == 10 { digits.parse().ok() } else { None }
+    let number: Option<u32> = if digits.len() == 10 { digits.parse().ok() } else { None };
+    number.filter(|number| *number <= SEGMENTS_MAX)
 }
 
 /// What the header of a segment says.

@@ -147,6 +147,10 @@ impl Pieces<'_> {
         self.array().map(u64::from_le_bytes)
     }
 
+    pub(crate) fn seq(&mut self) -> Option<Seq> {
+        self.u64().and_then(|number| Seq::try_from(number).ok())
+    }
+
     pub(crate) fn i64(&mut self) -> Option<i64> {
         self.array().map(i64::from_le_bytes)
     }
@@ -163,7 +167,7 @@ pub(crate) fn decode_entries(from: &mut Pieces<'_>) -> Option<Vec<Entry>> {
         for _ in 0..from.u8()? {
             let code = from.u8()?;
             let lane = Lane::from_code(code & 0x7F)?;
-            let last = Seq(from.u64()?);
+            let last = from.seq()?;
             let chain = if code & 0x80 == 0 { Some(Chain(from.array()?)) } else { None };
             entry.heads[lane_index(lane)] = Some(Head { last, chain });
         }

@@ -80,6 +80,13 @@ fn hello() -> Hello {
     }
 }
 
+#[test]
+fn the_last_number_is_refused() {
+    let bytes = |last| encode(&Mark { stored: Seq(last), ..mark() }).unwrap();
+    assert!(decode::<Mark>(&bytes(u64::MAX - 1)).is_ok());
+    assert_eq!(decode::<Mark>(&bytes(u64::MAX)), Err(CodecError::Undecodable));
+}
+
 fn mark() -> Mark {
     let ranges = vec![SeqRange { first: Seq(50), last: Seq(60) }];
     Mark {

@@ -1,8 +1,11 @@
 //! A journal out of foreign bytes: opened, read, appended to, opened again.
 //!
-//! An input is a list of files: the place of the name in [`NAMES`] (a byte), the length (two bytes, little-endian), the bytes.
+//! An input is a list of files: the place of the name in [`NAMES`] (a byte), the length (two bytes, little-endian), the bytes. With
+//! [`SEALED`] in the first byte the checksums of the file are made to fit (`seal`), so that what stands behind them is met too.
 
 use std::sync::Arc;
+
+mod seal;
 
 use counterfoil::journal::{Journal, JournalConfig, MemoryDisk, Position, Read, Replayed};
 use counterfoil_proto::id::{AgentId, Epoch, Lane, LaneKey, Source, StoreId};
@@ -21,6 +24,9 @@ pub const NAMES: [&str; 9] = [
     "journal/spare-0000000004",
 ];
 
+/// The bit beside the place of a name.
+const SEALED: u8 = 0x80;
+
 /// Records that are read: far more than an input can hold.
 const RECORDS_MAX: usize = 100_000;
 
@@ -32,8 +38,12 @@ fn disk(mut bytes: &[u8]) -> MemoryDisk {
     while let [name, low, high, rest @ ..] = bytes {
         let length = usize::from(u16::from_le_bytes([*low, *high])).min(rest.len());
         let (content, rest) = rest.split_at(length);
-        if let Some(name) = NAMES.get(usize::from(*name)) {
-            disk.set_content(name, content.to_vec());
+        let mut content = content.to_vec();
+        if let Some(place) = NAMES.get(usize::from(*name & !SEALED)) {
+            if name & SEALED != 0 {
+                seal::seal(place, &mut content);
+            }
+            disk.set_content(place, content);
         }
         bytes = rest;
     }

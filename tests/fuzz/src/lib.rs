@@ -6,12 +6,23 @@
 mod image;
 mod served;
 
+use std::alloc::System;
 use std::path::Path;
 
+use cap::Cap;
 use counterfoil_proto::codec;
 use counterfoil_proto::limits::BATCH_BYTES_MAX;
 use counterfoil_proto::message::{Down, Hello, Positions};
 use counterfoil_proto::record::{self, Context, Kind, Record};
+
+#[global_allocator]
+static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
+
+/// Bounds what is held at once, with what stands around a target (a runtime, a server); asking for more ends the process. Inputs of the
+/// fuzzer have 64 KiB at most.
+fn within_mebibytes(count: usize) {
+    MEMORY.set_limit(count << 20).expect("a target starts with next to nothing");
+}
 
 fn context() -> Context {
     Context {
@@ -24,6 +35,7 @@ fn context() -> Context {
 
 /// Documents of tills: judged one by one as each kind, and posted to the ingress as one document and as lines.
 pub fn documents(bytes: &[u8]) {
+    within_mebibytes(64);
     for kind in [Kind::TRANSACTION, Kind::STOCK_MOVEMENT, Kind::DAY_CLOSE] {
         if let Ok(prepared) = record::prepare(kind, bytes, None, &context()) {
             let accepted = Record { kind, envelope: prepared.envelope, document: prepared.document };
@@ -48,6 +60,7 @@ pub fn documents(bytes: &[u8]) {
 
 /// Bytes on a connection of the ingress.
 pub fn http(bytes: &[u8]) {
+    within_mebibytes(64);
     served::exchange(bytes, true);
 }
 
@@ -58,6 +71,7 @@ fn decompress(frame: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
 
 /// Batches as the hub gets them, and the records in them.
 pub fn batch(bytes: &[u8]) {
+    within_mebibytes(16);
     if let Ok(batch) = codec::decode_batch(bytes, decompress) {
         assert_eq!(batch.records.len() as u64, batch.head.range().count());
         let again = codec::encode_batch(batch.head.session, batch.head.first, &batch.records, |_| None);
@@ -71,6 +85,7 @@ pub fn batch(bytes: &[u8]) {
 
 /// Hellos as the hub gets them; welcomes, acks and nacks as the agent gets them.
 pub fn messages(bytes: &[u8]) {
+    within_mebibytes(16);
     if let Ok(hello) = codec::decode::<Hello>(bytes) {
         assert_eq!(codec::decode(&codec::encode(&hello).expect("it was decoded")).as_ref(), Ok(&hello));
     }
@@ -81,6 +96,7 @@ pub fn messages(bytes: &[u8]) {
 
 /// Stored bytes of a record.
 pub fn record(bytes: &[u8]) {
+    within_mebibytes(16);
     if let Ok(record) = Record::decode(bytes) {
         let again = record.encode().expect("it was decoded");
         assert_eq!(Record::decode(&again).as_ref(), Ok(&record));
@@ -89,6 +105,7 @@ pub fn record(bytes: &[u8]) {
 
 /// Snapshots of stock on hand.
 pub fn snapshot(bytes: &[u8]) {
+    within_mebibytes(16);
     if let Ok(positions) = codec::decode::<Positions>(bytes) {
         assert_eq!(codec::decode(&codec::encode(&positions).expect("it was decoded")).as_ref(), Ok(&positions));
     }
@@ -96,11 +113,13 @@ pub fn snapshot(bytes: &[u8]) {
 
 /// The files of a journal.
 pub fn journal(bytes: &[u8]) {
+    within_mebibytes(128);
     image::recover(bytes);
 }
 
 /// Configuration files of the agent and of the hub.
 pub fn config(bytes: &[u8]) {
+    within_mebibytes(16);
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("config.toml");
     std::fs::write(&file, bytes).expect("a file");

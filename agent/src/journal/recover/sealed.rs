@@ -25,7 +25,10 @@ impl Recovery {
             .map(|(meta, _, _)| meta.end)
             .or(next.as_ref().map(|next| next.previous_end).filter(|end| *end > 0));
         match index {
-            Some((meta, filter, index_bytes)) if u64::from(meta.end) <= found.bytes && found.header.is_some() => {
+            Some((meta, filter, index_bytes))
+                if u64::from(meta.end) <= found.bytes
+                    && found.header.as_ref().is_some_and(|(_, length)| *length == meta.header_bytes) =>
+            {
                 self.take_over(number, nonce, meta, filter, found.bytes + index_bytes);
                 Ok(())
             }
@@ -74,6 +77,7 @@ impl Recovery {
     ) -> Result<(), OpenError> {
         let number = found.number;
         let seed = Seed::new(nonce, number);
+        let known_end = known_end.map(|end| end.min(self.end_max(found.bytes)));
         let length = known_end.unwrap_or_else(|| file_length(found.bytes));
         let bytes = read_tolerant(found.file.as_ref(), length as usize).map_err(failed("read a segment"))?;
         let items = scan::items(&bytes, seed, 0).items;
@@ -81,7 +85,7 @@ impl Recovery {
             .header
             .as_ref()
             .map(|(_, length)| *length)
-            .or(meta.map(|meta| meta.header_bytes))
+            .or(meta.map(|meta| meta.header_bytes).filter(|header_bytes| *header_bytes <= length))
             .or(items.first().map(|item| item.offset))
             .unwrap_or(0);
         let end = known_end.or(items.last().map(Item::end)).unwrap_or(header_bytes).max(header_bytes);

@@ -40,7 +40,7 @@ impl Tail {
         let proven = items
             .iter()
             .filter(|item| item.header.kind != Kind::Hole)
-            .map(|item| item.header.group)
+            .map(|item| item.header.group.min(item.offset))
             .fold(proven, u32::max);
         let split = items.partition_point(|item| item.offset < proven);
         let mut heads = table.clone();

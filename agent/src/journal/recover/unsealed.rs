@@ -32,7 +32,8 @@ impl Recovery {
         let header_bytes = known.or(items.items.first().map(|item| item.offset));
         // Without a header nobody knows what the file held before.
         let recycled = found.header.as_ref().is_none_or(|(header, _)| header.recycled);
-        let proven = found.header.as_ref().map_or(0, |(header, _)| header.proven).max(header_bytes.unwrap_or(0));
+        let proven = found.header.as_ref().map_or(0, |(header, _)| header.proven);
+        let proven = proven.min(self.end_max(found.bytes)).max(header_bytes.unwrap_or(0));
         let tail = Tail::find(&items, &bytes, (proven, recycled), (&self.table, &self.cursor));
         let table =
             found.header.as_ref().map_or_else(|| self.table.entries.clone(), |(header, _)| header.table.clone());
@@ -142,7 +143,10 @@ impl Recovery {
             None => header.encode(0),
         };
         let length = to_u32(content.len());
-        content.extend_from_slice(bytes.get(content.len()..end as usize).unwrap_or(&[]));
+        // A file that was cut may end before what is proven.
+        let (there, end) = (bytes.len().min(end as usize), content.len().max(end as usize));
+        content.extend_from_slice(bytes.get(content.len()..there).unwrap_or(&[]));
+        content.resize(end, 0);
         for &(start, end) in rot {
             let hole = frame::hole(seed, start, end - start);
             if let Some(place) = content.get_mut(start as usize..start as usize + FRAME_HEADER_BYTES) {
@@ -163,7 +167,8 @@ impl Recovery {
         }
         // Not even one segment fits. Writing the same bytes to the same place proves them too, but for a medium that spoils a sector
         // whose write it does not finish; a box that cannot start helps nobody.
-        let zeros = vec![0; (cut_end as usize).saturating_sub(content.len())];
+        let cut_end = usize::try_from(old.bytes.min(u64::from(cut_end))).unwrap_or(0);
+        let zeros = vec![0; cut_end.saturating_sub(content.len())];
         let written = old
             .file
             .write_at(content, 0)
