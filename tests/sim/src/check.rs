@@ -40,7 +40,7 @@ impl World {
             && self.undrained(index).is_empty()
     }
 
-    /// Heads of a box that the hub has not reached.
+    /// Heads of a box that the hub has not reached. Of one that was copied another box may have reached them.
     fn undrained(&self, index: usize) -> Vec<RecordKey> {
         let Some(process) = &self.boxes[index].process else { return Vec::new() };
         let source = &self.boxes[index].source;
@@ -49,7 +49,9 @@ impl World {
         let heads = views.iter().flat_map(|view| {
             view.lanes.iter().map(|lane| RecordKey { epoch: view.epoch, lane: lane.lane, seq: lane.last })
         });
-        heads.filter(|head| !books.covers(source, head.lane_key(), head.seq)).collect()
+        let told = |lane: LaneKey| process.told.get(&lane).copied().unwrap_or_default();
+        let is_own = |head: &RecordKey| !self.is_copied(source) || told(head.lane_key()) >= head.seq;
+        heads.filter(|head| !(is_own(head) && books.covers(source, head.lane_key(), head.seq))).collect()
     }
 
     /// What still waits, for a person.

@@ -79,6 +79,8 @@ pub(crate) struct Process {
     pub(crate) silent_sessions: u32,
     /// The hub had another's records under numbers of this process's lanes.
     pub(crate) was_contested: bool,
+    /// What the hub has of this very box, as far as its sender knows.
+    pub(crate) told: BTreeMap<LaneKey, Seq>,
     fruitless_sessions: u32,
     heard: Option<(WallTime, Moment)>,
     status: UplinkStatus,
@@ -190,6 +192,7 @@ impl StoreBox {
             session: None,
             silent_sessions: 0,
             was_contested: false,
+            told: BTreeMap::new(),
             fruitless_sessions: 0,
             heard: None,
             status: UplinkStatus::default(),
@@ -355,6 +358,7 @@ impl Process {
 
     fn tell_marks(&mut self) {
         let Some(marks) = self.session.as_mut().and_then(|session| session.sender.take_marks()) else { return };
+        self.told = marks.iter().map(|mark| (mark.key, mark.stored)).collect();
         self.was_contested |= self.session.as_ref().is_some_and(|session| session.sender.contested() > 0);
         let progressed = marks.iter().any(|mark| mark.stored > Seq::NONE);
         self.fruitless_sessions = if progressed { 0 } else { self.fruitless_sessions };
