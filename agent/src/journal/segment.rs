@@ -181,6 +181,10 @@ pub(crate) fn make(
         // Longer than its content, so that its length never looks like that of a sealed file.
         let bytes = bytes.max(content.len() as u64 + 64);
         file.preallocate(bytes)?;
+        if spare.is_some() {
+            // Of a spare that an earlier process failed to sync, the length may be in the cache alone, and clean there.
+            file.write_at(&[0], bytes - 1)?;
+        }
         file.write_at(content, 0)?;
         file.sync_data()?;
         disk.rename(&fresh, &path(&segment_name(number)))?;
