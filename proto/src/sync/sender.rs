@@ -174,10 +174,11 @@ impl Sender {
             for head in &heads.lanes {
                 let known = old.remove(&LaneKey { epoch: heads.epoch, lane: head.lane });
                 must_tell |= known.as_ref().is_none_or(|side| side.head.gone != head.gone) || is_new_epoch;
-                let side = known.map_or_else(
+                let mut side = known.map_or_else(
                     || LaneSide::new(head.clone(), self.records_max, now),
                     |side| LaneSide { head: head.clone(), ..side },
                 );
+                self.marks_moved |= side.go_on();
                 self.lanes.insert((head.lane, index), side);
             }
         }

@@ -198,6 +198,16 @@ impl LaneSide {
         self.flights.remove(at);
         let Some(mark) = self.mark.as_mut() else { return false };
         mark.ranges.push(range);
+        self.go_on();
+        self.progress_at = now;
+        self.rounds = 0;
+        true
+    }
+
+    /// Moves a contested lane's mark over what the hub has by content, and over what will never come; says whether it moved.
+    pub(super) fn go_on(&mut self) -> bool {
+        let Some(mark) = self.mark.as_mut().filter(|_| self.contested) else { return false };
+        let before = mark.stored;
         loop {
             let next = mark.stored.next();
             let held = mark.ranges.iter().find(|range| range.contains(next)).map(|range| range.last);
@@ -207,9 +217,7 @@ impl LaneSide {
         }
         let stored = mark.stored;
         mark.ranges.retain(|range| range.last > stored);
-        self.progress_at = now;
-        self.rounds = 0;
-        true
+        stored > before
     }
 
     /// Nothing that the hub said counts any more.
@@ -333,6 +341,7 @@ impl LaneSide {
         let own = self.mark.take().unwrap_or_else(|| Mark { stored: floor, safe: floor, ..mark.clone() });
         self.next = own.stored.next();
         self.mark = Some(Mark { ranges: Vec::new(), chain: None, ..own });
+        self.go_on();
         self.reclaimed = None;
         self.flights.clear();
         self.rounds = 0;

@@ -211,6 +211,16 @@ fn a_mark_over_anothers_records_makes_it_send_all_again_and_only_the_word_for_th
 }
 
 #[test]
+fn a_contested_lane_goes_over_what_it_lost() {
+    let mut sender = welcomed_over(2, 9, 9);
+    let range = SeqRange { first: Seq(1), last: Seq(9) };
+    let gone = Gone { range, reason: GoneReason::Damaged, chain_after: Some(chain_of(1, 9)) };
+    let own = LaneHead { chain: Some(chain_of(1, 9)), gone: vec![gone], ..head(Lane::Trade, 1, 9) };
+    sender.handle_heads(heads(vec![own]), Moment(1));
+    assert_eq!((sender.contested(), sender.take_marks().map(|marks| marks[0].stored)), (1, Some(Seq(9))));
+}
+
+#[test]
 fn what_was_proven_before_another_box_wrote_is_not_sent_again() {
     let mut sender = welcomed_over(1, 0, 5);
     send_own(&mut sender, 5);
