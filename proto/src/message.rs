@@ -55,6 +55,8 @@ pub struct Gone {
     pub range: SeqRange,
     /// Why.
     pub reason: GoneReason,
+    /// The chain before the range, where the agent knows it: whether what the hub has up to there is this agent's.
+    pub chain_before: Option<Chain>,
     /// The chain after the range, where the agent knows it; else the next known head lets the chain go on.
     pub chain_after: Option<Chain>,
 }

@@ -118,7 +118,7 @@ fn gone(gone: &journal::Gone) -> Gone {
         journal::GoneReason::Damaged => GoneReason::Damaged,
         journal::GoneReason::Missing => GoneReason::Missing,
     };
-    Gone { range: gone.range, reason, chain_after: gone.chain_after }
+    Gone { range: gone.range, reason, chain_before: None, chain_after: gone.chain_after }
 }
 
 /// A snapshot of stock on hand in parts that fit a message.

@@ -198,8 +198,12 @@ async fn gone_lets_the_watermark_cross_and_what_comes_later_fills_it() {
         let one = source("0001", "a");
         let records = sales(1..=10);
         ledger.take(&[trade(&one, 1, records[..3].to_vec()), trade(&one, 7, records[6..].to_vec())]).await.unwrap();
-        let gone =
-            Gone { range: SeqRange { first: Seq(4), last: Seq(6) }, reason: GoneReason::Damaged, chain_after: None };
+        let gone = Gone {
+            range: SeqRange { first: Seq(4), last: Seq(6) },
+            reason: GoneReason::Damaged,
+            chain_before: None,
+            chain_after: None,
+        };
         let chain = records
             .iter()
             .zip(1_u64..)

@@ -56,7 +56,12 @@ fn record() -> Record {
 }
 
 fn hello() -> Hello {
-    let gone = Gone { range: SeqRange { first: Seq(3), last: Seq(4) }, reason: GoneReason::Damaged, chain_after: None };
+    let gone = Gone {
+        range: SeqRange { first: Seq(3), last: Seq(4) },
+        reason: GoneReason::Damaged,
+        chain_before: Some(Chain([6; 32])),
+        chain_after: None,
+    };
     let head = LaneHead {
         lane: Lane::Trade,
         first: Seq(1),

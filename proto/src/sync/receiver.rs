@@ -205,7 +205,12 @@ impl LaneState {
         let found = self.gone.iter().find(|gone| gone.range.contains(seq)).copied();
         let last = found.map_or(seq, |gone| self.gone_until(seq, gone.range.last));
         let whole = found.filter(|gone| gone.range.last == last);
-        self.chain = whole.and_then(|gone| gone.chain_after);
+        let before = found.filter(|gone| gone.range.first == seq).and_then(|gone| gone.chain_before);
+        self.chain = match (self.chain, before) {
+            // Up to here another box's records are stored: the chain is neither box's any more.
+            (Some(chain), Some(before)) if chain != before => Some(chain.next(last, Digest::default())),
+            _ => whole.and_then(|gone| gone.chain_after),
+        };
         self.stored = last;
     }
 
@@ -267,8 +272,9 @@ impl LaneState {
                 .filter(|stop| *stop > first)
                 .min()
                 .map_or(gone.range.last, |stop| stop.previous().min(gone.range.last));
+            let chain_before = gone.chain_before.filter(|_| first == gone.range.first);
             let chain_after = gone.chain_after.filter(|_| last == gone.range.last);
-            let part = Gone { range: SeqRange { first, last }, reason: gone.reason, chain_after };
+            let part = Gone { range: SeqRange { first, last }, chain_before, chain_after, ..gone };
             if self.gone.len() < RECEIVER_RANGES_MAX {
                 let at = self.gone.partition_point(|known| known.range.first < first);
                 self.gone.insert(at, part);
@@ -359,7 +365,12 @@ mod tests {
         let mut stored = BTreeMap::new();
         take(&mut state, &mut stored, range(1, 4));
         take(&mut state, &mut stored, range(8, 10));
-        let gone = Gone { range: range(3, 7), reason: GoneReason::Damaged, chain_after: Some(chain_at(7)) };
+        let gone = Gone {
+            range: range(3, 7),
+            reason: GoneReason::Damaged,
+            chain_before: None,
+            chain_after: Some(chain_at(7)),
+        };
         let head = LaneHead {
             lane: KEY.lane,
             first: Seq(1),
@@ -377,10 +388,25 @@ mod tests {
     }
 
     #[test]
+    fn behind_anothers_records_a_gap_makes_nobodys_chain() {
+        for (before, is_own) in [(chain_at(1), true), (Chain::genesis(KEY.epoch, Lane::Ops), false)] {
+            let mut state = LaneState::new(KEY);
+            let mut stored = BTreeMap::new();
+            take(&mut state, &mut stored, range(1, 1));
+            let chain_after = Some(chain_at(2));
+            let gone =
+                Gone { range: range(2, 2), reason: GoneReason::Damaged, chain_before: Some(before), chain_after };
+            state.declare_gone(gone, &mut Vec::new());
+            state.advance(|_| None);
+            assert_eq!((state.stored, state.chain == chain_after, state.chain.is_some()), (Seq(2), is_own, true));
+        }
+    }
+
+    #[test]
     fn a_gap_without_a_known_chain_goes_on_from_the_next_stated_head() {
         let mut state = LaneState::new(KEY);
         let mut stored = BTreeMap::new();
-        let gone = Gone { range: range(2, 2), reason: GoneReason::Damaged, chain_after: None };
+        let gone = Gone { range: range(2, 2), reason: GoneReason::Damaged, chain_before: None, chain_after: None };
         let head = LaneHead {
             lane: KEY.lane,
             first: Seq(1),

@@ -18,7 +18,7 @@ use crate::limits::{
     BATCH_RECORDS_MAX, CREDIT_LAPSE_MS, HELLO_EPOCHS_MAX, HELLO_GONE_MAX, HELLO_INTERVAL_MS, HELLO_RETRY_MS,
     RESEND_MS_MIN, WINDOW_BATCHES_MAX, WINDOW_SEQS_MAX,
 };
-use crate::message::{Ack, Down, EpochHeads, Gone, Hello, LaneHead, Mark, Nack, Taken, Welcome, WireVersion};
+use crate::message::{Ack, Down, EpochHeads, Hello, LaneHead, Mark, Nack, Taken, Welcome, WireVersion};
 use crate::planted::{self, Bug};
 use crate::time::{ClockQuality, Moment, WallTime};
 
@@ -369,10 +369,11 @@ impl Sender {
     /// What to do next; `None` until something happens.
     pub fn next_command(&mut self, now: Moment) -> Option<Command> {
         if self.hello_at <= now {
-            return Some(Command::Hello(self.hello(now)));
+            let unknown = self.first_of(LaneSide::unknown_gap);
+            return Some(unknown.map_or_else(|| Command::Hello(self.hello(now)), Command::Prove));
         }
         self.hub_epoch?;
-        if let Some(key) = self.unproven() {
+        if let Some(key) = self.first_of(LaneSide::unproven) {
             return Some(Command::Prove(key));
         }
         if core::mem::take(&mut self.positions_due) {
@@ -390,9 +391,9 @@ impl Sender {
         })
     }
 
-    fn unproven(&self) -> Option<RecordKey> {
+    fn first_of(&self, number: impl Fn(&LaneSide) -> Option<Seq>) -> Option<RecordKey> {
         self.lanes.iter().find_map(|((lane, index), side)| {
-            let (seq, heads) = (side.unproven()?, self.epochs.get(*index)?);
+            let (seq, heads) = (number(side)?, self.epochs.get(*index)?);
             Some(RecordKey { epoch: heads.epoch, lane: *lane, seq })
         })
     }
@@ -485,10 +486,7 @@ impl Sender {
     }
 
     fn told(&self, index: usize, head: &LaneHead) -> LaneHead {
-        let reclaimed = self.lanes.get(&(head.lane, index)).and_then(|side| side.reclaimed);
-        let mut gone: Vec<Gone> = reclaimed.into_iter().collect();
-        gone.extend_from_slice(&head.gone);
-        LaneHead { gone, ..head.clone() }
+        self.lanes.get(&(head.lane, index)).map_or_else(|| head.clone(), LaneSide::told)
     }
 
     /// A duration around `mean_ms`, a tenth either way; xorshift64, seeded per session.

@@ -5,7 +5,7 @@
 //! all that is retained of it is sent again, and only the hub's word for the very batch counts. The window over all lanes is the sender's
 //! business, not this one's.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use crate::id::{Chain, Digest, Seq, SeqRange};
@@ -16,6 +16,9 @@ use crate::time::Moment;
 
 /// Records that make a batch worth sending while others are in flight.
 const FULL_BATCH_RECORDS: u64 = 64;
+
+/// Gaps of a lane for which the chain before them is looked up: each may read a segment.
+const GAPS_LOOKED_UP: usize = 64;
 
 /// Batches of one lane in flight below which even a single record is sent at once; above, a batch is filled first.
 const EAGER_BATCHES: usize = 4;
@@ -63,6 +66,8 @@ pub(super) struct LaneSide {
     pub(super) claims: VecDeque<Claim>,
     /// What the journal answered about the chain after a number.
     pub(super) proof: Option<(Seq, Option<Chain>)>,
+    /// The chain before each gap, as the journal answered.
+    pub(super) before_gaps: BTreeMap<Seq, Option<Chain>>,
     /// The hub has other records under numbers of this lane; `mark` counts only what the hub said by content.
     pub(super) contested: bool,
     /// What the hub asks for and the agent gave back long ago.
@@ -89,6 +94,7 @@ impl LaneSide {
             mark: None,
             claims: VecDeque::new(),
             proof: None,
+            before_gaps: BTreeMap::new(),
             contested: false,
             reclaimed: None,
             next,
@@ -184,7 +190,24 @@ impl LaneSide {
     /// Takes the answer to [`Self::unproven`]; `None` where the journal does not know either.
     pub(super) fn prove(&mut self, seq: Seq, chain: Option<Chain>, now: Moment, records_max: usize) -> Settled {
         self.proof = Some((seq, chain));
+        if self.head.gone.iter().any(|gone| gone.range.first.previous() == seq) {
+            self.before_gaps.insert(seq, chain);
+        }
         self.settle(now, records_max)
+    }
+
+    /// The number before a gap after which the chain has to be looked up before the hub is told of the gap.
+    pub(super) fn unknown_gap(&self) -> Option<Seq> {
+        let before = self.head.gone.iter().take(GAPS_LOOKED_UP).map(|gone| gone.range.first.previous());
+        before.into_iter().find(|seq| self.known_chain(*seq).is_none() && !self.before_gaps.contains_key(seq))
+    }
+
+    /// The lane as a hello says it.
+    pub(super) fn told(&self) -> LaneHead {
+        let before = |seq: Seq| self.known_chain(seq).or_else(|| self.before_gaps.get(&seq).copied().flatten());
+        let gaps =
+            self.head.gone.iter().map(|gone| Gone { chain_before: before(gone.range.first.previous()), ..*gone });
+        LaneHead { gone: self.reclaimed.into_iter().chain(gaps).collect(), ..self.head.clone() }
     }
 
     /// The hub's word that it has a batch of just this content.
@@ -303,6 +326,7 @@ impl LaneSide {
         self.reclaimed = missing.then(|| Gone {
             range: SeqRange { first: wanted, last: self.head.first.previous() },
             reason: GoneReason::Reclaimed,
+            chain_before: None,
             chain_after: self.head.chain_before,
         });
         missing && !is_told
