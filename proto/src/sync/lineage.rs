@@ -152,6 +152,13 @@ mod tests {
     }
 
     #[test]
+    fn a_box_that_was_set_up_anew_is_no_clone() {
+        let mut lineage = Lineage::default();
+        lineage.hello(&[heads(1, None, true)], true);
+        assert_eq!(lineage.hello(&[heads(2, None, true)], true), []);
+    }
+
+    #[test]
     fn two_boxes_that_sell_in_turns_are_a_clone() {
         let mut lineage = Lineage::default();
         lineage.hello(&[heads(1, None, true)], true);
