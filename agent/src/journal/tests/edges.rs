@@ -177,6 +177,8 @@ fn a_first_start_is_told_from_one_that_lost_its_segments() {
     let world = World::new(small());
     assert!(world.opened.created && world.opened.damage.is_empty());
     let mut world = three_epochs();
+    // Twice, so that both files exist.
+    world.journal().save_cursor().unwrap();
     safe_all(&mut world);
     world.journal().save_cursor().unwrap();
     let last = world.journal().end().segment();
