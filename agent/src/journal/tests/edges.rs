@@ -140,6 +140,78 @@ fn lost_ranges_are_named_until_their_segments_go() {
     assert!(world.journal().gone.is_empty(), "{:?}", world.journal().gone);
 }
 
+/// One epoch whose lane reaches over the ranges that are lost.
+#[test]
+fn lost_ranges_are_forgotten_with_what_stood_before_them_though_their_epoch_stays() {
+    let mut world = World::new(small());
+    for _ in 0..40 {
+        world.trade(2);
+    }
+    safe_all(&mut world);
+    snapshot(&mut world);
+    // The last record of the first segment, and the whole third one.
+    let (first, third) = (Arc::clone(&world.journal().sealed[0]), world.journal().sealed[2].number);
+    let name = world.names(".seg")[0].clone();
+    assert!(world.disk.flip(&name, u64::from(first.end - 20).try_into().unwrap(), 1));
+    world.journal().handle_damage(first.number).unwrap();
+    let lost = world.names(".seg")[2].clone();
+    world.disk.delete(&lost);
+    world.journal().handle_damage(third).unwrap();
+    let gone = world.journal().gone.clone();
+    assert_eq!((gone.len(), gone[0].range.last), (2, first.runs[0].last));
+    snapshot(&mut world);
+    world.journal().reclaim(LATER, Position::new(first.number + 1, 100)).unwrap();
+    assert_eq!(world.journal().gone.len(), 1, "what ended with the first segment is forgotten");
+    world.journal().reclaim(LATER, Position::new(third + 2, 100)).unwrap();
+    assert!(world.journal().gone.is_empty(), "{:?}", world.journal().gone);
+}
+
+/// The first group of an epoch names the one that it came from. Where they stand in different segments, that of the child stays longer.
+#[test]
+fn an_epoch_that_only_its_childs_first_group_names_is_not_called_lost() {
+    let split = (1..30).find_map(|groups| {
+        let mut world = World::new(small());
+        for _ in 0..groups {
+            world.trade(2);
+        }
+        safe_all(&mut world);
+        world.journal().save_cursor().unwrap();
+        world.disk.kill();
+        world.open();
+        let before = world.journal().end().segment();
+        world.trade(2);
+        (before > 1 && world.journal().end().segment() > before).then_some(world)
+    });
+    let mut world = split.expect("some number of groups fills a segment");
+    let first_of_child = world.journal().end().segment();
+    for _ in 0..30 {
+        world.trade(2);
+    }
+    let end = snapshot(&mut world);
+    world.journal().reclaim(LATER, end).unwrap();
+    assert_eq!(world.journal().sealed[0].number, first_of_child, "only the parent's segments were safe");
+    assert!(world.journal().lanes().iter().all(|view| view.epoch == epoch(2)));
+    for name in world.names(".idx") {
+        world.disk.delete(&name);
+    }
+    world.disk.kill();
+    world.open();
+    assert!(world.opened.damage.iter().all(|damage| damage.gone.is_empty()), "{:?}", world.opened.damage);
+}
+
+#[test]
+fn spare_files_count_as_room() {
+    let mut world = three_epochs();
+    assert!(reclaim_half(&mut world).segments > 2);
+    let spares: u64 = world.journal().spares.iter().map(|(_, bytes)| *bytes).sum();
+    let turn = world.config.turn_bytes_max();
+    assert!(spares > 0 && spares < turn, "{spares} of {turn}");
+    world.disk.set_capacity(Some(world.disk.used_bytes() + turn - spares));
+    assert!(world.journal().room().unwrap() < Room::Full);
+    world.journal().spares.clear();
+    assert_eq!(world.journal().room().unwrap(), Room::Full);
+}
+
 #[test]
 fn damaged_cursor_files_are_kept_told_and_mended() {
     let mut world = three_epochs();

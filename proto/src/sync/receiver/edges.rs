@@ -58,12 +58,13 @@ proptest! {
                 stored.extend(first..=last);
             }
             prop_assert_eq!(state.advance(|seq| Some(digest(seq))), []);
-            let whole = (1..).take_while(|seq| stored.contains(seq) || lost.contains(seq)).last().unwrap_or(0);
+            let whole = (1..=100).take_while(|seq| stored.contains(seq) || lost.contains(seq)).last().unwrap_or(0);
             prop_assert_eq!(state.stored, Seq(whole));
             prop_assert!(state.chain.is_none_or(|chain| chain == chain_at(whole)));
             let above: Vec<u64> = state.ranges.iter().flat_map(|range| numbers(*range)).collect();
             prop_assert_eq!(above, stored.range(whole + 1..).copied().collect::<Vec<u64>>());
             prop_assert!(state.gone.iter().all(|gone| gone.range.last > state.stored));
+            prop_assert!(state.gone.windows(2).all(|pair| pair[0].range.last < pair[1].range.first));
         }
     }
 }
@@ -84,6 +85,14 @@ fn the_chain_goes_on_behind_a_gap_that_states_it_and_not_behind_a_piece_of_one()
     state.note_stored(range(3, 3));
     state.advance(|seq| Some(digest(seq)));
     assert_eq!((state.stored, state.chain), (Seq(3), None), "nobody knows the chain before 3");
+}
+
+#[test]
+fn no_more_gaps_are_kept_than_the_bound_and_those_are_named() {
+    let mut state = LaneState::new(KEY);
+    let gaps = (1..=RECEIVER_RANGES_MAX as u64 + 9).map(|index| gone(index * 3, index * 3)).collect();
+    let told = state.hello(&head(9_999, None, gaps), true);
+    assert_eq!((told.len(), state.gone.len()), (RECEIVER_RANGES_MAX, RECEIVER_RANGES_MAX));
 }
 
 #[test]
