@@ -20,7 +20,8 @@ use super::types::Marks;
 
 const MAGIC: [u8; 8] = *b"CFCURSOR";
 const NAMES: [&str; 2] = ["cursor.0", "cursor.1"];
-const BYTES_MAX: usize = 16 * 1024 * 1024;
+/// 16 MiB: 400,000 lanes.
+const BYTES_MAX: usize = 16 << 20;
 
 /// The number of a file that is damaged, and its bytes.
 pub(crate) type DamagedFile = (u32, Vec<u8>);

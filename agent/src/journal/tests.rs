@@ -22,6 +22,7 @@ use super::*;
 
 mod basics;
 mod damaged;
+mod edges;
 mod failing;
 mod figures;
 mod golden;

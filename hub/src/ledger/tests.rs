@@ -15,6 +15,7 @@ use counterfoil_proto::time::{ClockQuality, WallTime};
 use super::*;
 
 mod database;
+mod edges;
 mod races;
 
 pub(crate) use database::postgres_url;

@@ -88,16 +88,15 @@ impl Lineage {
     }
 
     fn live(&mut self, epoch: Epoch, records: u64) -> Option<LineageIncident> {
-        let newest = self.epochs.iter().max_by_key(|known| known.live_at).map(|known| (known.epoch, known.live_at));
+        let newest = self.epochs.iter().max_by_key(|known| known.live_at).map(|known| known.epoch);
         let hellos = self.hellos;
         let known = self.epochs.iter_mut().find(|known| known.epoch == epoch)?;
         let has_more = known.live_at > 0 && records > known.records;
         known.live_at = hellos;
         known.records = known.records.max(records);
-        let (between, between_at) = newest?;
+        let between = newest?;
         let went_on = known.ended_at.is_some_and(|ended_at| records > ended_at);
-        let takes_turns =
-            has_more && between_at > 0 && !self.descends(epoch, between) && !self.descends(between, epoch);
+        let takes_turns = has_more && !self.descends(epoch, between) && !self.descends(between, epoch);
         (went_on || takes_turns).then_some(LineageIncident::Clone { returned: epoch, between })
     }
 
@@ -149,6 +148,13 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(lineage.hello(&[heads(1, None, false), heads(2, Some(1), true)], true), []);
         }
+    }
+
+    #[test]
+    fn a_box_that_was_set_up_anew_is_no_clone() {
+        let mut lineage = Lineage::default();
+        lineage.hello(&[heads(1, None, true)], true);
+        assert_eq!(lineage.hello(&[heads(2, None, true)], true), []);
     }
 
     #[test]

@@ -297,6 +297,9 @@ fn intersection(one: SeqRange, other: SeqRange) -> Option<SeqRange> {
 }
 
 #[cfg(test)]
+mod edges;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::id::{Epoch, Lane};

@@ -321,7 +321,7 @@ impl LaneSide {
         let wanted = mark.stored.next();
         self.mark = Some(mark);
         self.drop_flights(now);
-        let missing = self.head.first > wanted && self.head.first > Seq::FIRST;
+        let missing = self.head.first > wanted;
         let is_told = self.reclaimed.is_some();
         self.reclaimed = missing.then(|| Gone {
             range: SeqRange { first: wanted, last: self.head.first.previous() },

@@ -370,4 +370,5 @@ fn a_range_that_a_person_wants_is_sent_again_below_the_mark() {
     assert_eq!(drain(&mut sender, 100, Moment(1)), [(TRADE, range)]);
 }
 
+mod edges;
 mod link;

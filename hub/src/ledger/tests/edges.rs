@@ -1,0 +1,98 @@
+//! What lived through the other tests as a mutant: digests loaded for the chain, sessions and heads told, counters that disagree.
+
+use super::super::sql::Role;
+use super::*;
+
+fn chain_over(records: &[Vec<u8>]) -> Chain {
+    let genesis = Chain::genesis(epoch(1), Lane::Trade);
+    records.iter().zip(1_u64..).fold(genesis, |chain, (bytes, seq)| chain.next(Seq(seq), Digest::of(bytes)))
+}
+
+#[tokio::test]
+async fn the_chain_runs_over_what_other_transactions_stored_and_over_first_records_only() {
+    for place in places() {
+        for (stated, is_wrong) in [(None, false), (Some(Chain([7; 32])), true)] {
+            let ledger = place.open().await;
+            let one = source(if is_wrong { "0002" } else { "0001" }, "a");
+            let records = sales(1..=6);
+            ledger.take(&[trade(&one, 3, records[2..].to_vec())]).await.unwrap();
+            ledger.take(&[trade(&one, 5, vec![sale(5, 999)])]).await.unwrap();
+            let chain = stated.unwrap_or_else(|| chain_over(&records));
+            hello(&ledger, &one, SESSION, vec![heads(epoch(1), 6, Some(chain), vec![])]).await;
+            // The fork's number is in this transaction too, so that both its digests are loaded.
+            let taken = ledger.take(&[trade(&one, 5, vec![sale(5, 999)]), trade(&one, 1, records[..2].to_vec())]).await;
+            assert_eq!(taken.unwrap().marks[0].1.stored, Seq(6));
+            let found = exceptions(&ledger, flag::CHAIN_MISMATCH).await;
+            assert_eq!(found.iter().any(|raised| raised.store_id == one.store_id.as_str()), is_wrong);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_session_and_the_stated_head_are_told() {
+    for place in places() {
+        let ledger = place.open().await;
+        let one = source("0001", "a");
+        let taken = ledger.take(&[trade(&one, 1, sales(1..=2))]).await.unwrap();
+        assert_eq!(taken.sessions, [(one.clone(), None)], "no hello yet");
+        hello(&ledger, &one, SESSION, vec![heads(epoch(1), 10, None, vec![])]).await;
+        let taken = ledger.take(&[trade(&one, 3, sales(3..=3))]).await.unwrap();
+        assert_eq!(taken.sessions, [(one.clone(), Some(SESSION))]);
+        let views = ledger.stores(Some("0001")).await.unwrap();
+        assert_eq!((views[0].lanes[0].stored, views[0].lanes[0].head), (3, 10));
+        assert_eq!(ledger.agents().await.unwrap(), [one]);
+    }
+}
+
+#[tokio::test]
+async fn a_hub_epoch_is_known_and_another_is_not() {
+    for place in places() {
+        let ledger = place.open().await;
+        assert!(ledger.was_epoch(ledger.hub_epoch()).await.unwrap());
+        assert!(!ledger.was_epoch(SessionId([1; 16])).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_decode_is_kept_and_raised() {
+    for place in places() {
+        let ledger = place.open().await;
+        ledger.reject(&source("0001", "a"), None, "no batch", b"bytes").await.unwrap();
+        assert_eq!(exceptions(&ledger, flag::UNREADABLE_RECORD).await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn safe_is_raised_once() {
+    for place in places() {
+        let ledger = place.open_with(SafeWhen::Confirmed).await;
+        ledger.take(&[trade(&source("0001", "a"), 1, sales(1..=5))]).await.unwrap();
+        let (_, copy) = ledger.all_marks().await.unwrap();
+        assert_eq!(ledger.raise_safe(&copy).await.unwrap(), 1);
+        assert_eq!(ledger.raise_safe(&copy).await.unwrap(), 0, "it stands there");
+    }
+}
+
+/// A ledger that went back need not lack what this role committed: an idle desk sees it by what the others did.
+#[tokio::test]
+async fn a_count_of_commits_that_disagrees_in_any_role_is_a_ledger_that_went_back() {
+    for place in places() {
+        for (sql, went_back) in [
+            ("UPDATE processes SET commits = commits + 0", false),
+            ("UPDATE processes SET commits = commits - 1 WHERE role = 0", true),
+            ("UPDATE processes SET commits = commits - 1 WHERE role = 2", true),
+            ("UPDATE processes SET commits = commits + 2 WHERE role = 2", true),
+        ] {
+            let ledger = place.open().await;
+            ledger.take(&[trade(&source("0001", "a"), 1, sales(1..=5))]).await.unwrap();
+            ledger.beat().await.unwrap();
+            let database = place.database();
+            let mut tx = database.begin(Role::Desk).await.unwrap();
+            tx.execute_many(sql, vec![vec![]]).await.unwrap();
+            tx.commit().await.unwrap();
+            let beat = ledger.beat().await;
+            assert_eq!(matches!(beat, Err(LedgerError::WentBack { .. })), went_back, "{sql}: {beat:?}");
+            assert!(went_back || beat.is_ok());
+        }
+    }
+}
