@@ -67,7 +67,7 @@ async fn safe_is_raised_once() {
     for place in places() {
         let ledger = place.open_with(SafeWhen::Confirmed).await;
         ledger.take(&[trade(&source("0001", "a"), 1, sales(1..=5))]).await.unwrap();
-        let (_, copy) = ledger.all_marks().await.unwrap();
+        let (_, copy) = ledger.all_lanes().await.unwrap();
         assert_eq!(ledger.raise_safe(&copy).await.unwrap(), 1);
         assert_eq!(ledger.raise_safe(&copy).await.unwrap(), 0, "it stands there");
     }

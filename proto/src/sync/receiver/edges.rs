@@ -27,7 +27,12 @@ fn head(last: u64, chain: Option<Chain>, gone: Vec<Gone>) -> LaneHead {
 }
 
 fn gone(first: u64, last: u64) -> Gone {
-    Gone { range: range(first, last), reason: GoneReason::Damaged, chain_after: Some(chain_at(last)) }
+    Gone {
+        range: range(first, last),
+        reason: GoneReason::Damaged,
+        chain_before: None,
+        chain_after: Some(chain_at(last)),
+    }
 }
 
 fn numbers(range: SeqRange) -> impl Iterator<Item = u64> {

@@ -5,7 +5,7 @@ use alloc::vec;
 use super::*;
 use crate::id::Epoch;
 use crate::limits::RESEND_MS_MAX;
-use crate::message::{GoneReason, NackReason};
+use crate::message::{Gone, GoneReason, NackReason};
 
 const SESSION: SessionId = SessionId([5; 16]);
 const HUB: SessionId = SessionId([6; 16]);

@@ -9,7 +9,7 @@ const PAGE_BYTES: usize = 4096;
 pub(super) fn seal(name: &str, bytes: &mut [u8]) {
     if name.starts_with("cursor") {
         seal_end(bytes);
-    } else if name.ends_with(".idx") {
+    } else if name.rsplit_once('.').is_some_and(|(_, extension)| extension == "idx") {
         seal_index(bytes);
     } else {
         seal_segment(bytes);

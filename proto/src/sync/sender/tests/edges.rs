@@ -15,7 +15,13 @@ fn range(first: u64, last: u64) -> SeqRange {
 }
 
 fn says_hello(sender: &mut Sender, now: Moment) -> bool {
-    matches!(sender.next_command(now), Some(Command::Hello(_)))
+    loop {
+        match sender.next_command(now) {
+            Some(Command::Prove(key)) => sender.handle_chain(key, None, now),
+            Some(Command::Hello(_)) => return true,
+            Some(Command::Positions | Command::Send { .. }) | None => return false,
+        }
+    }
 }
 
 #[test]
@@ -32,7 +38,7 @@ fn heads_are_told_when_a_lane_or_a_gap_is_new_and_not_when_they_grow() {
     let mut sender = welcomed(vec![head(Lane::Trade, 1, 10)], &[mark(TRADE, 10)]);
     sender.handle_heads(heads(vec![head(Lane::Trade, 1, 11)]), Moment(1));
     assert!(!says_hello(&mut sender, Moment(1)), "records are no news");
-    let gone = Gone { range: range(4, 5), reason: GoneReason::Damaged, chain_after: None };
+    let gone = Gone { range: range(4, 5), reason: GoneReason::Damaged, chain_before: None, chain_after: None };
     let with_gap = LaneHead { gone: vec![gone], ..head(Lane::Trade, 1, 11) };
     sender.handle_heads(heads(vec![with_gap.clone()]), Moment(2));
     assert!(says_hello(&mut sender, Moment(2)));
@@ -100,7 +106,7 @@ fn a_batch_is_halved_and_only_a_single_record_goes_plain() {
     while let Some(Command::Send { first, records_max, plain }) = sender.next_command(Moment(0)) {
         assert_eq!(plain, records_max == 1);
         sizes.push(records_max);
-        sender.handle_sent(TRADE, range(1, records_max as u64), 1_000, Moment(0));
+        sender.handle_sent(TRADE, range(1, records_max as u64), 1_000, &[], Moment(0));
         sender.handle_down(Down::Nack(Nack { session: SESSION, first, reason: NackReason::TooLarge }), Moment(0));
     }
     assert_eq!(sizes.last(), Some(&1));
@@ -112,7 +118,7 @@ fn bytes_in_flight_are_bounded_and_one_batch_always_goes() {
     let mut sender = welcomed(vec![head(Lane::Trade, 1, 100_000)], &[mark(TRADE, 0)]);
     for (seq, bytes) in [(1, WINDOW_BYTES_MAX - 1), (2, 1)] {
         assert!(matches!(sender.next_command(Moment(0)), Some(Command::Send { .. })));
-        sender.handle_sent(TRADE, range(seq, seq), bytes, Moment(0));
+        sender.handle_sent(TRADE, range(seq, seq), bytes, &[], Moment(0));
     }
     assert_eq!(sender.next_command(Moment(0)), None);
 }
@@ -171,7 +177,7 @@ fn an_ack_tells_the_marks_when_stored_or_safe_rose() {
 fn ranges_above_the_mark_suppress_resending_and_late_ones_do_not_count() {
     let mut sender = welcomed(vec![head(Lane::Trade, 1, 30)], &[mark(TRADE, 0)]);
     for first in [1, 11, 21] {
-        sender.handle_sent(TRADE, range(first, first + 9), 1_000, Moment(0));
+        sender.handle_sent(TRADE, range(first, first + 9), 1_000, &[], Moment(0));
     }
     let with = |stored, ranges| Mark { ranges, ..mark(TRADE, stored) };
     let resend_at = sender.poll_timeout();
@@ -186,7 +192,7 @@ fn ranges_above_the_mark_suppress_resending_and_late_ones_do_not_count() {
     let at = sender.poll_timeout();
     sender.handle_timeout(at);
     let Some(Command::Send { first, .. }) = sender.next_command(at) else { panic!("no batch") };
-    sender.handle_sent(TRADE, range(first.seq.0, 10), 1_000, at);
+    sender.handle_sent(TRADE, range(first.seq.0, 10), 1_000, &[], at);
     assert_eq!((first.seq, sender.next_command(at)), (Seq(2), None), "the rest is stored");
 }
 
