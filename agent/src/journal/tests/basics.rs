@@ -259,3 +259,31 @@ impl World {
         self.journal().start_epoch(Epoch(epoch));
     }
 }
+
+#[test]
+fn a_reader_knows_the_chain_after_every_record_that_no_gap_hides() {
+    let mut world = World::new(small());
+    world.trade(40);
+    let key = lane_key(epoch(1), Lane::Trade);
+    let mut chains = vec![Chain::genesis(key.epoch, key.lane)];
+    for (record, (_, stored)) in &world.acked {
+        chains.push(chains.last().unwrap().next(record.seq, Digest::of(stored)));
+    }
+    assert!(world.names(".seg").len() > 1, "over several segments");
+    let known = |world: &mut World| -> Vec<Option<Chain>> {
+        let mut reader = world.journal().reader();
+        (0..=40).map(|seq| reader.chain(key, Seq(seq)).unwrap()).collect()
+    };
+    assert_eq!(known(&mut world), chains.iter().copied().map(Some).collect::<Vec<_>>());
+    assert_eq!(world.journal().reader().chain(key, Seq(41)).unwrap(), None);
+
+    let name = world.names(".seg")[0].clone();
+    let inside = world.disk.content(&name).unwrap().windows(4).position(|bytes| bytes == b"\"pad").unwrap();
+    world.disk.flip(&name, inside, 1);
+    assert_eq!(world.journal().handle_damage(1).unwrap().len(), 1);
+    let after = known(&mut world);
+    let hidden: Vec<usize> = (0..=40).filter(|seq| after[*seq].is_none()).collect();
+    assert_eq!(hidden.first(), Some(&1), "the damaged record is the first of its segment");
+    assert!(after.iter().zip(&chains).all(|(after, chain)| after.is_none_or(|after| after == *chain)));
+    assert_eq!(after[40], Some(chains[40]), "from the next head on it is known again");
+}

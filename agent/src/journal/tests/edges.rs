@@ -200,6 +200,21 @@ fn an_epoch_that_only_its_childs_first_group_names_is_not_called_lost() {
 }
 
 #[test]
+fn the_marks_of_an_epoch_that_goes_on_stay_through_every_reclaim() {
+    let mut world = World::new(small());
+    let key = lane_key(epoch(1), Lane::Trade);
+    for _ in 0..4 {
+        for _ in 0..20 {
+            world.trade(2);
+        }
+        safe_all(&mut world);
+        let end = snapshot(&mut world);
+        assert!(world.journal().reclaim(LATER, end).unwrap().segments > 0);
+        assert_eq!(world.journal().marks(key).safe, world.journal().lanes()[0].lanes[0].last);
+    }
+}
+
+#[test]
 fn spare_files_count_as_room() {
     let mut world = three_epochs();
     assert!(reclaim_half(&mut world).segments > 2);

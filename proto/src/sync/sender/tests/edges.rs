@@ -225,3 +225,15 @@ fn hellos_are_spread_a_tenth_either_way() {
     assert!(least >= HELLO_RETRY_MS * 9 / 10 && most <= HELLO_RETRY_MS * 11 / 10, "{least} to {most}");
     assert!(waits.len() > 32 && most - least > HELLO_RETRY_MS / 7, "{} waits, {least} to {most}", waits.len());
 }
+
+#[test]
+fn a_range_that_a_person_wants_goes_on_behind_each_batch() {
+    let mut sender = welcomed(vec![head(Lane::Trade, 1, 1_000)], &[mark(TRADE, 1_000)]);
+    sender.handle_down(Down::RangeRequest { session: SESSION, key: TRADE, range: range(10, 30) }, Moment(1));
+    for (first, last) in [(10, 15), (16, 30)] {
+        let Some(Command::Send { first: wanted, .. }) = sender.next_command(Moment(1)) else { panic!("no batch") };
+        assert_eq!(wanted.seq, Seq(first));
+        sender.handle_sent(TRADE, range(first, last), 1_000, Moment(1));
+    }
+    assert_eq!(sender.next_command(Moment(1)), None);
+}
