@@ -59,12 +59,13 @@
 //!
 //! # Opening
 //! Headers of all segments and the open segment are read; sealed ones are taken over by their side files, or scanned where those are missing,
-//! damaged or do not fit the file. P is the greatest of: `group` of all whole frames, the place of a closing mark, `proven`. Bad bytes before P
-//! are rot: quarantined, replaced by a hole, their records gone. Behind P is the last group, of which nobody knows whether it was synced:
-//! it is kept up to its first missing record; the rest is cut and reported. Unless all is proven, what counts is then copied, at the same offsets,
-//! into a fresh file of the same number (`proven` = its end) that is synced and takes the name. The directories are synced before anything is
-//! served, for the process before may have died between a name and its sync. So positions never change, a restart loop
-//! stays within one segment, and what the page cache alone had is on the medium before it is served.
+//! damaged or do not fit the file. P is the greatest of: `group` of all whole frames, the place of a closing mark, `proven` (in a file that
+//! ends before it: the end of the last whole frame). Bad bytes before P are rot: quarantined, replaced by a hole, their records gone; where
+//! no head is stated behind them nobody can name those, and that is told. Behind P is the last group, of which nobody knows whether it was
+//! synced: it is kept up to its first missing record; the rest is cut and reported. Unless all is proven, what counts is then copied, at
+//! the same offsets, into a fresh file of the same number (`proven` = its end) that is synced and takes the name. The directories are
+//! synced before anything is served, for the process before may have died between a name and its sync. So positions never change, a restart
+//! loop stays within one segment, and what the page cache alone had is on the medium before it is served.
 //!
 //! # Threads
 //! None. One owner calls [`Journal`]; [`Reader`]s on other threads follow the [`catalog`] that each commit publishes. The caller brings

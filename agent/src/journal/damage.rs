@@ -52,11 +52,11 @@ pub(super) fn read_tolerant(file: &dyn DiskFile, length: usize) -> io::Result<Ve
     }
 }
 
-/// Keeps raw bytes below `quarantine/`. `None` where there is no room for them: naming what is lost matters more.
+/// Keeps raw bytes below `quarantine/`. `None` where there are none, or no room for them: naming what is lost matters more.
 pub(super) fn quarantine(disk: &dyn Disk, number: u32, offset: u32, bytes: &[u8]) -> Option<String> {
     let kept: Vec<_> = disk.list(QUARANTINE).ok()?;
     let used: u64 = kept.iter().map(|file| file.bytes).sum();
-    if used + bytes.len() as u64 > QUARANTINE_BYTES_MAX {
+    if bytes.is_empty() || used + bytes.len() as u64 > QUARANTINE_BYTES_MAX {
         return None;
     }
     let name = (0..1000)
@@ -118,7 +118,9 @@ pub(super) fn punch(
     let mut kept = Vec::new();
     let mut left = Vec::new();
     for &(start, end) in bad {
-        kept.extend(quarantine(disk, number, start, bytes.get(start as usize..end as usize).unwrap_or(&[])));
+        // A file that was cut ends before its last region does.
+        let there = bytes.len().min(end as usize);
+        kept.extend(quarantine(disk, number, start, bytes.get(start as usize..there).unwrap_or(&[])));
         let fits = (end - start) as usize >= FRAME_HEADER_BYTES;
         if !fits || file.write_at(&frame::hole(seed, start, end - start), u64::from(start)).is_err() {
             left.push((start, end));

@@ -12,10 +12,10 @@ use counterfoil_proto::time::WallTime;
 
 use super::catalog::Sealed;
 use super::cursor::{Cursor, DamagedFile};
-use super::damage::{QUARANTINE, file_length, quarantine};
+use super::damage::{QUARANTINE, quarantine};
 use super::disk::{self, Disk, DiskFile, DiskLock};
 use super::index;
-use super::limits::{FORMAT_VERSION, GROUP_BYTES_MAX, JournalConfig};
+use super::limits::{FORMAT_VERSION, JournalConfig};
 use super::reclaim::{BALLAST, make_ballast};
 use super::scan::{Content, Snapshots};
 use super::segment::{self, DIR, HeaderFault, Made, SegmentHeader, index_name, number_of, path, segment_name};
@@ -250,12 +250,6 @@ impl Recovery {
             Ok(Ok(_) | Err(HeaderFault::Damaged)) | Err(_) => None,
         };
         Ok(Found { number, file, bytes, header })
-    }
-
-    /// No segment is longer than its file, or a new one and the group that it may run over by. What says otherwise is wrong, and nobody
-    /// reads or writes gigabytes for it.
-    fn end_max(&self, file_bytes: u64) -> u32 {
-        file_length(file_bytes.max(self.config.segment_bytes + GROUP_BYTES_MAX as u64))
     }
 
     /// Goes through all segments, oldest first; ends with the one to append to.

@@ -9,6 +9,7 @@ use crate::journal::catalog::Sealed;
 use crate::journal::damage::{check_segment, file_length, mend_header, punch, read_tolerant};
 use crate::journal::frame::Seed;
 use crate::journal::index::{self, Filter, Meta};
+use crate::journal::limits::{FRAME_ALIGN_BYTES, GROUP_BYTES_MAX};
 use crate::journal::scan::{self, Item};
 use crate::journal::segment::SegmentHeader;
 use crate::journal::table::Head;
@@ -77,15 +78,19 @@ impl Recovery {
     ) -> Result<(), OpenError> {
         let number = found.number;
         let seed = Seed::new(nonce, number);
-        let known_end = known_end.map(|end| end.min(self.end_max(found.bytes)));
-        let length = known_end.unwrap_or_else(|| file_length(found.bytes));
+        // No segment is longer than its file, or a new one and the group that it may run over by: what says otherwise is wrong.
+        let end_max = file_length(found.bytes.max(self.config.segment_bytes + GROUP_BYTES_MAX as u64));
+        let known_end = known_end.map(|end| end.min(end_max));
+        // A file that was cut ends before; a frame whose padding alone was cut off is whole.
+        let there = file_length(found.bytes.next_multiple_of(FRAME_ALIGN_BYTES as u64));
+        let length = known_end.map_or(there, |end| end.min(there));
         let bytes = read_tolerant(found.file.as_ref(), length as usize).map_err(failed("read a segment"))?;
         let items = scan::items(&bytes, seed, 0).items;
         let header_bytes = found
             .header
             .as_ref()
             .map(|(_, length)| *length)
-            .or(meta.map(|meta| meta.header_bytes).filter(|header_bytes| *header_bytes <= length))
+            .or(meta.map(|meta| meta.header_bytes).filter(|header_bytes| Some(*header_bytes) <= known_end))
             .or(items.first().map(|item| item.offset))
             .unwrap_or(0);
         let end = known_end.or(items.last().map(Item::end)).unwrap_or(header_bytes).max(header_bytes);

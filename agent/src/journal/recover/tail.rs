@@ -17,6 +17,8 @@ use crate::journal::writer::to_u32;
 pub(super) struct Tail {
     /// Up to here something written later proves that everything was synced.
     pub(super) proven: u32,
+    /// Where the last whole frame stands that states heads: nobody can name what is missing behind it.
+    pub(super) stated: u32,
     /// Where the log ends.
     pub(super) end: u32,
     /// How many of the whole frames count.
@@ -45,8 +47,15 @@ impl Tail {
         let split = items.partition_point(|item| item.offset < proven);
         let mut heads = table.clone();
         scan::content(bytes, &items[..split.min(items.len())], &mut heads, cursor);
-        let mut tail =
-            Self { proven, end: proven, kept: split, cut_end: proven, cut_records: Vec::new(), clean: false };
+        let mut tail = Self {
+            proven,
+            stated: 0,
+            end: proven,
+            kept: split,
+            cut_end: proven,
+            cut_records: Vec::new(),
+            clean: false,
+        };
         let mut group_end = proven;
         for item in &items[split..] {
             // Behind the end that the group's header states there may be frames of an append that failed at the same place before.
@@ -68,6 +77,8 @@ impl Tail {
                 Kind::Record | Kind::Local | Kind::Hole => tail.end = item.end(),
             }
         }
+        let states = |item: &&Item| matches!(item.header.kind, Kind::Group | Kind::Closing);
+        tail.stated = items[..tail.kept].iter().rfind(states).map_or(0, |item| item.offset);
         tail.cut(&items[tail.kept..], group_end, bytes, recycled);
         tail
     }

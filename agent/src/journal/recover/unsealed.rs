@@ -33,7 +33,10 @@ impl Recovery {
         // Without a header nobody knows what the file held before.
         let recycled = found.header.as_ref().is_none_or(|(header, _)| header.recycled);
         let proven = found.header.as_ref().map_or(0, |(header, _)| header.proven);
-        let proven = proven.min(self.end_max(found.bytes)).max(header_bytes.unwrap_or(0));
+        // Of a file that was cut below what is proven, all whole frames are; the log ends behind the last one.
+        let is_cut = found.bytes < u64::from(proven);
+        let proven = if is_cut { items.items.last().map_or(0, Item::end) } else { proven };
+        let proven = proven.max(header_bytes.unwrap_or(0));
         let tail = Tail::find(&items, &bytes, (proven, recycled), (&self.table, &self.cursor));
         let table =
             found.header.as_ref().map_or_else(|| self.table.entries.clone(), |(header, _)| header.table.clone());
@@ -54,7 +57,7 @@ impl Recovery {
         let is_told = kept.iter().any(|item| item.header.kind == Kind::Hole) && rot.is_empty();
         let gone = if is_told && found.header.is_some() { &[] } else { content.gone.as_slice() };
         self.report(number, &bytes, rot.clone(), gone, found.header.is_none(), &tail);
-        if found.bytes < self.config.segment_bytes && !tail.clean {
+        if is_cut || (found.bytes < self.config.segment_bytes && !tail.clean) {
             // A segment has its whole length before it has its name. A file cut between two groups looks whole but for that.
             self.note(
                 "the last segment is shorter than it was made; what was cut off cannot be named",
@@ -65,7 +68,8 @@ impl Recovery {
             .end_unknown = true;
         }
         let is_unproven = tail.end > tail.proven && !planted::is(Bug::PageCacheServed);
-        let must_rewrite = !rot.is_empty() || found.header.is_none() || is_unproven || tail.cut_end > tail.end;
+        let must_rewrite =
+            is_cut || !rot.is_empty() || found.header.is_none() || is_unproven || tail.cut_end > tail.end;
         let made = if must_rewrite {
             let header = SegmentHeader {
                 nonce,
@@ -115,7 +119,7 @@ impl Recovery {
             let damage = self.note("bytes of the last segment are damaged", number, bad_bytes, gone.to_vec());
             damage.quarantined = rot.iter().filter_map(|(start, end)| keep(*start, *end)).collect();
             damage.offset = rot.first().map_or(0, |(start, _)| *start);
-            damage.end_unknown = is_garbage;
+            damage.end_unknown = is_garbage || rot.iter().any(|(_, end)| *end > tail.stated);
         }
         if tail.cut_end > tail.end {
             self.opened.tail_cut = Some(TailCut {
@@ -143,10 +147,7 @@ impl Recovery {
             None => header.encode(0),
         };
         let length = to_u32(content.len());
-        // A file that was cut may end before what is proven.
-        let (there, end) = (bytes.len().min(end as usize), content.len().max(end as usize));
-        content.extend_from_slice(bytes.get(content.len()..there).unwrap_or(&[]));
-        content.resize(end, 0);
+        content.extend_from_slice(bytes.get(content.len()..end as usize).unwrap_or(&[]));
         for &(start, end) in rot {
             let hole = frame::hole(seed, start, end - start);
             if let Some(place) = content.get_mut(start as usize..start as usize + FRAME_HEADER_BYTES) {
