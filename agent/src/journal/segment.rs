@@ -175,6 +175,10 @@ pub(crate) fn make(
     bytes: u64,
     spare: Option<&str>,
 ) -> io::Result<Made> {
+    if number > SEGMENTS_MAX {
+        // The next opening would not look at it.
+        return Err(io::Error::other("no number is left for a segment"));
+    }
     let fresh = spare.map_or_else(|| path(&format!("{}.new", segment_name(number))), path);
     let file = if spare.is_some() { disk.open(&fresh)? } else { disk.create(&fresh)? };
     let written = (|| {

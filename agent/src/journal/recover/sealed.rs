@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Found, Recovery, failed};
 use crate::journal::catalog::Sealed;
-use crate::journal::damage::{check_segment, file_length, mend_header, punch, read_tolerant};
+use crate::journal::damage::{check_segment, file_length, mend_header, punch, quarantine, read_tolerant};
 use crate::journal::frame::Seed;
 use crate::journal::index::{self, Filter, Meta};
 use crate::journal::limits::{FRAME_ALIGN_BYTES, GROUP_BYTES_MAX};
@@ -106,9 +106,12 @@ impl Recovery {
         }
         let after = next.map(|next| next.table).unwrap_or_default();
         let checked = check_segment(&bytes, seed, (header_bytes, end), (&mut self.table, &self.cursor), &after);
-        let (quarantined, holes) = punch(self.disk.as_ref(), found.file.as_ref(), seed, number, &bytes, &checked.bad);
+        let (mut quarantined, holes) =
+            punch(self.disk.as_ref(), found.file.as_ref(), seed, number, &bytes, &checked.bad);
         if found.header.is_none() && header_bytes > 0 {
             let header = SegmentHeader { table: table.clone(), nonce, ..self.header(number, 0, 0) };
+            let raw = &bytes[..bytes.len().min(header_bytes as usize)];
+            quarantined.extend(quarantine(self.disk.as_ref(), number, 0, raw));
             found.file.write_at(&mend_header(header, header_bytes), 0).map_err(failed("mend a header"))?;
         }
         if found.bytes < u64::from(end) {

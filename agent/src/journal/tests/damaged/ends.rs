@@ -85,9 +85,14 @@ fn the_last_number_of_a_lane_or_a_segment_is_not_believed() {
     let (mut far, _) = Cursor::load(&cursor.disk).unwrap();
     far.segment = u32::MAX;
     far.save_both(&cursor.disk).unwrap();
+    let mut last = copy(&sample);
+    far.segment = limits::SEGMENTS_MAX;
+    far.save_both(&last.disk).unwrap();
     for (world, lost_max) in [(head, 0), (record, 1), (cursor, 0)] {
         survives(world, lost_max, "a last number");
     }
+    let opening = last.try_open();
+    assert!(opening.is_err(), "nothing is acknowledged into a file that the next opening leaves alone: {opening:?}");
 }
 
 fn padding(item: &scan::Item) -> usize {
