@@ -86,7 +86,8 @@ pub(super) struct Checked {
     pub(super) bad: Vec<(u32, u32)>,
 }
 
-/// Checks a segment of which it is known where its frames begin and end.
+/// Checks a segment of which it is known where its frames begin and end. With a cursor, what it calls safe is not called gone; a running
+/// journal names that too, since a hub that was restored may ask for it.
 pub(super) fn check_segment(
     bytes: &[u8],
     seed: Seed,
@@ -172,7 +173,7 @@ impl Journal {
             .map_err(|source| JournalError::Disk { what: "read a segment to check it", source })?;
         let (mut before, after) = edges(&self.open.content.runs, &self.table);
         let mut checked =
-            check_segment(&bytes, seed, (self.open.header_bytes, end), (&mut before, &self.cursor), &after);
+            check_segment(&bytes, seed, (self.open.header_bytes, end), (&mut before, &Cursor::default()), &after);
         checked.bad.retain(|bad| !self.open.holes.contains(bad));
         let header_is_bad = SegmentHeader::decode(&bytes).is_err();
         if checked.bad.is_empty() && !header_is_bad && self.names(&checked.content.gone) {
@@ -243,10 +244,11 @@ impl Journal {
             .map_err(|source| JournalError::Disk { what: "read a segment to check it", source })?;
         let (mut before, after) = edges(&old.runs, &self.table);
         let table = self.table_of(&old, &bytes);
-        let mut checked = check_segment(&bytes, seed, (old.header_bytes, old.end), (&mut before, &self.cursor), &after);
+        let mut checked =
+            check_segment(&bytes, seed, (old.header_bytes, old.end), (&mut before, &Cursor::default()), &after);
         checked.bad.retain(|bad| !old.holes.contains(bad));
         let header_is_bad = SegmentHeader::decode(&bytes).is_err();
-        let index_is_bad = !self.side_is_whole(number);
+        let index_is_bad = !self.side_is_whole(number) || !leads_to(&old, &checked.content);
         if checked.bad.is_empty() && !header_is_bad && !index_is_bad && self.names(&checked.content.gone) {
             return Ok(None);
         }
@@ -388,6 +390,13 @@ impl Journal {
             header(sealed.nonce) && sealed.filter.pages_are_whole(self.disk.as_ref(), number).unwrap_or(false)
         })
     }
+}
+
+/// Whether what is known of a segment leads a reader to where its records are.
+fn leads_to(known: &Sealed, found: &Content) -> bool {
+    let places =
+        |runs: &[Run]| -> Vec<_> { runs.iter().map(|run| (run.key, run.first, run.last, run.start)).collect() };
+    places(&known.runs) == places(&found.runs) && known.marks == found.marks
 }
 
 /// Walks about `bytes_max` bytes; `None` where it met damage.
