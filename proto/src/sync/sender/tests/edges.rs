@@ -233,7 +233,7 @@ fn a_range_that_a_person_wants_goes_on_behind_each_batch() {
     for (first, last) in [(10, 15), (16, 30)] {
         let Some(Command::Send { first: wanted, .. }) = sender.next_command(Moment(1)) else { panic!("no batch") };
         assert_eq!(wanted.seq, Seq(first));
-        sender.handle_sent(TRADE, range(first, last), 1_000, Moment(1));
+        sender.handle_sent(TRADE, range(first, last), 1_000, &[], Moment(1));
     }
     assert_eq!(sender.next_command(Moment(1)), None);
 }
