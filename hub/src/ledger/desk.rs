@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use counterfoil_proto::id::{Digest, LaneKey, RecordKey, Seq, SessionId, Source};
+use counterfoil_proto::id::{Digest, Epoch, Lane, LaneKey, RecordKey, Seq, SessionId, Source};
 use counterfoil_proto::message::{Hello, Mark, Positions, Presence};
 use counterfoil_proto::record::flag;
 use counterfoil_proto::sync::lineage::{Lineage, LineageIncident};
@@ -27,6 +27,8 @@ const REJECTS_MAX: i64 = 1_000;
 const REJECT_BYTES_MAX: usize = 64 * 1024;
 /// Parts of one snapshot; more are not a snapshot of a store.
 const PARTS_MAX: u16 = 1_000;
+/// A lane of which an agent that is there says nothing for so long is no longer on it: one and a half times between two hellos.
+const SILENT_MS: i64 = 15 * 60 * 1_000;
 /// Lanes whose `safe` is raised in one transaction.
 const LANES_AT_ONCE: usize = 500;
 
@@ -53,7 +55,8 @@ fn reflects(lineage: &Lineage, positions: &Positions) -> (usize, u64) {
 
 impl SqlLedger {
     async fn take_hello(&self, source: &Source, hello: &Hello) -> Result<Welcomed, LedgerError> {
-        let lanes: BTreeSet<LaneOf> = hello
+        let silent = self.silent(source, hello).await?;
+        let mut lanes: BTreeSet<LaneOf> = hello
             .epochs
             .iter()
             .flat_map(|heads| {
@@ -63,8 +66,14 @@ impl SqlLedger {
                 })
             })
             .collect();
+        lanes.extend(silent.iter().map(|(lane, _)| (source.clone(), *lane)));
         let (mut tx, mut held) = self.hold(Role::Desk, &lanes).await?;
         let mut raised = self.note_agent(&mut *tx, source, hello).await?;
+        for (lane, head) in &silent {
+            let Some(held) = held.iter_mut().find(|held| held.of.1 == *lane) else { continue };
+            let incidents = held.state.give_up(*head);
+            raised.extend(incidents.iter().map(|incident| of_incident(&held.of, incident)));
+        }
         for heads in &hello.epochs {
             for head in &heads.lanes {
                 let lane = LaneKey { epoch: heads.epoch, lane: head.lane };
@@ -79,8 +88,31 @@ impl SqlLedger {
         raise(&mut *tx, &raised).await?;
         let settled = self.watch.settle(&mut *tx, Role::Desk).await?;
         let hub_epoch = self.watch.commit(tx, settled).await?;
-        let marks = held.iter().map(|held| held.state.mark(held.of.1)).collect();
+        let asked = held.iter().filter(|held| silent.iter().all(|(lane, _)| *lane != held.of.1));
+        let marks = asked.map(|held| held.state.mark(held.of.1)).collect();
         Ok(Welcomed { hub_epoch, marks })
+    }
+
+    /// Lanes of the agent that are not whole and that a whole hello does not name, for a while already: its box was made anew, or gave
+    /// them back before the ledger was restored. Each with the last number that is known to have been.
+    async fn silent(&self, source: &Source, hello: &Hello) -> Result<Vec<(LaneKey, Seq)>, LedgerError> {
+        if hello.pages != 1 {
+            return Ok(Vec::new());
+        }
+        let sql = "SELECT epoch, lane, head FROM streams \
+            WHERE store_id = $1 AND agent_id = $2 AND stored < head AND seen_at < $3";
+        let mut params = source_params(source);
+        params.push((env::wall().0 - SILENT_MS).into());
+        let mut silent = Vec::new();
+        for row in self.database.read(sql, params).await? {
+            let mut row = row.read();
+            let epoch = Epoch(row.array()?);
+            let lane = u8::try_from(row.int()?).ok().and_then(Lane::from_code).ok_or(LedgerError::Shape)?;
+            if hello.epochs.iter().all(|heads| heads.epoch != epoch) {
+                silent.push((LaneKey { epoch, lane }, Seq(row.count()?)));
+            }
+        }
+        Ok(silent)
     }
 
     /// Session, software and lineage; gives what a person should see of the epochs.
@@ -207,7 +239,7 @@ impl SqlLedger {
             let digest = Digest::of(source.to_string().as_bytes());
             let mut epoch = [0; 16];
             epoch.copy_from_slice(&digest.0[..16]);
-            LaneKey { epoch: counterfoil_proto::id::Epoch(epoch), lane: counterfoil_proto::id::Lane::Trade }
+            LaneKey { epoch: Epoch(epoch), lane: Lane::Trade }
         };
         let lane = key.unwrap_or_else(of_agent);
         let key = RecordKey { epoch: lane.epoch, lane: lane.lane, seq: Seq::NONE };

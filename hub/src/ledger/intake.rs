@@ -336,6 +336,7 @@ fn judge(
         seq = seq.next();
     }
     lane.state.note_stored(range);
+    lane.state_head(range.last);
     lane.head = lane.head.max(range.last);
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{Chain, Digest, LaneKey, Seq, SeqRange};
 use crate::limits::{ACK_RANGES_MAX, RECEIVER_RANGES_MAX, WINDOW_SEQS_MAX};
-use crate::message::{Gone, LaneHead, Mark};
+use crate::message::{Gone, GoneReason, LaneHead, Mark};
 use crate::planted::{self, Bug};
 
 /// Heads that the agent stated and that the watermark has not reached yet; the newest are kept.
@@ -245,6 +245,19 @@ impl LaneState {
         incidents
     }
 
+    /// Nobody speaks any more who has this lane: what is missing up to `last` is called gone, until a box that has it speaks again. Follow
+    /// with [`Self::advance`].
+    pub fn give_up(&mut self, last: Seq) -> Vec<Incident> {
+        let mut incidents = Vec::new();
+        let last = self.ranges.last().map_or(last, |range| range.last.max(last));
+        if last > self.stored {
+            let range = SeqRange { first: self.stored.next(), last };
+            let gone = Gone { range, reason: GoneReason::Missing, chain_before: None, chain_after: None };
+            self.declare_gone(gone, &mut incidents);
+        }
+        incidents
+    }
+
     fn anchor(&mut self, seq: Seq, chain: Option<Chain>) {
         let Some(chain) = chain.filter(|_| seq >= self.stored && seq > Seq::NONE) else {
             return;
@@ -447,6 +460,27 @@ mod tests {
             (Seq(3), Some(altered)),
             "marks tell what is here, not what was stated"
         );
+    }
+
+    #[test]
+    fn of_a_lane_that_nobody_has_any_more_what_is_missing_is_named_and_may_still_come() {
+        let mut state = LaneState::new(KEY);
+        let mut stored = BTreeMap::new();
+        take(&mut state, &mut stored, range(1, 2));
+        take(&mut state, &mut stored, range(5, 6));
+        let named: Vec<SeqRange> = state
+            .give_up(Seq(8))
+            .iter()
+            .map(|incident| match incident {
+                Incident::Gone(gone) => gone.range,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(named, [range(3, 4), range(7, 8)]);
+        state.advance(|seq| stored.get(&seq).copied());
+        assert_eq!((state.stored, state.chain), (Seq(8), None));
+        assert_eq!((state.give_up(Seq(8)), state.give_up(Seq(3))), (Vec::new(), Vec::new()), "once");
+        assert_eq!(state.judge(Seq(4), digest(Seq(4)), &[]), Verdict::Fill);
     }
 
     #[test]

@@ -96,3 +96,39 @@ async fn a_count_of_commits_that_disagrees_in_any_role_is_a_ledger_that_went_bac
         }
     }
 }
+
+#[tokio::test]
+async fn what_a_box_that_was_made_anew_never_sent_is_named_once_nobody_speaks_of_it() {
+    for place in places() {
+        let ledger = place.open().await;
+        let one = source("0001", "a");
+        let records = sales(1..=8);
+        hello(&ledger, &one, SESSION, vec![heads(epoch(1), 8, None, vec![])]).await;
+        ledger.take(&[trade(&one, 1, records[..2].to_vec()), trade(&one, 5, records[4..6].to_vec())]).await.unwrap();
+        assert_eq!(post_all(&ledger).await, 2);
+
+        hello(&ledger, &one, SESSION, vec![heads(epoch(2), 0, None, vec![])]).await;
+        assert!(exceptions(&ledger, flag::GONE).await.is_empty(), "its other box may only be slow");
+        let mut tx = place.database().begin(Role::Desk).await.unwrap();
+        tx.execute_many("UPDATE streams SET seen_at = 0", vec![vec![]]).await.unwrap();
+        tx.commit().await.unwrap();
+        hello(&ledger, &one, SESSION, vec![heads(epoch(1), 8, None, vec![]), heads(epoch(2), 0, None, vec![])]).await;
+        assert!(exceptions(&ledger, flag::GONE).await.is_empty(), "it speaks of it");
+
+        let mut tx = place.database().begin(Role::Desk).await.unwrap();
+        tx.execute_many("UPDATE streams SET seen_at = 0", vec![vec![]]).await.unwrap();
+        tx.commit().await.unwrap();
+        for _ in 0..2 {
+            let welcomed = hello(&ledger, &one, SESSION, vec![heads(epoch(2), 0, None, vec![])]).await;
+            assert_eq!(welcomed.marks.len(), 1, "it is told of what it asked for");
+        }
+        let gone = exceptions(&ledger, flag::GONE).await;
+        let mut seqs: Vec<u64> = gone.iter().map(|exception| exception.key.seq.0).collect();
+        seqs.sort_unstable();
+        assert_eq!((seqs, gone.iter().all(|exception| exception.times == 1)), (vec![3, 7], true));
+        assert_eq!(post_all(&ledger).await, 2, "what stood above the gap has a position now");
+        let taken = ledger.take(&[trade(&one, 1, records)]).await.unwrap();
+        assert_eq!((taken.stored, taken.duplicates), (4, 4), "and what comes after all is kept");
+        assert_eq!(post_all(&ledger).await, 4);
+    }
+}
