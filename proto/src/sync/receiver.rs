@@ -316,7 +316,6 @@ mod edges;
 mod tests {
     use super::*;
     use crate::id::{Epoch, Lane};
-    use crate::message::GoneReason;
     use alloc::collections::BTreeMap;
     use proptest::prelude::*;
 
@@ -468,15 +467,9 @@ mod tests {
         let mut stored = BTreeMap::new();
         take(&mut state, &mut stored, range(1, 2));
         take(&mut state, &mut stored, range(5, 6));
-        let named: Vec<SeqRange> = state
-            .give_up(Seq(8))
-            .iter()
-            .map(|incident| match incident {
-                Incident::Gone(gone) => gone.range,
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(named, [range(3, 4), range(7, 8)]);
+        let lost =
+            |range| Incident::Gone(Gone { range, reason: GoneReason::Missing, chain_before: None, chain_after: None });
+        assert_eq!(state.give_up(Seq(8)), [lost(range(3, 4)), lost(range(7, 8))]);
         state.advance(|seq| stored.get(&seq).copied());
         assert_eq!((state.stored, state.chain), (Seq(8), None));
         assert_eq!((state.give_up(Seq(8)), state.give_up(Seq(3))), (Vec::new(), Vec::new()), "once");
