@@ -68,8 +68,12 @@ impl SqlLedger {
             .collect();
         lanes.extend(silent.iter().map(|(lane, _)| (source.clone(), *lane)));
         let (mut tx, mut held) = self.hold(Role::Desk, &lanes).await?;
-        let mut raised = self.note_agent(&mut *tx, source, hello).await?;
+        let (mut raised, lineage) = self.note_agent(&mut *tx, source, hello).await?;
+        let newest = hello.epochs.last().map(|heads| heads.epoch);
         for (lane, head) in &silent {
+            if newest.is_none_or(|newest| !lineage.precedes(lane.epoch, newest)) {
+                continue;
+            }
             let Some(held) = held.iter_mut().find(|held| held.of.1 == *lane) else { continue };
             let incidents = held.state.give_up(*head);
             raised.extend(incidents.iter().map(|incident| of_incident(&held.of, incident)));
@@ -115,13 +119,13 @@ impl SqlLedger {
         Ok(silent)
     }
 
-    /// Session, software and lineage; gives what a person should see of the epochs.
+    /// Session, software and lineage; gives what a person should see of the epochs, and the lineage.
     async fn note_agent(
         &self,
         tx: &mut dyn Transaction,
         source: &Source,
         hello: &Hello,
-    ) -> Result<Vec<Raised>, LedgerError> {
+    ) -> Result<(Vec<Raised>, Lineage), LedgerError> {
         ensure_agent(tx, source).await?;
         let sql = "SELECT lineage FROM agents WHERE store_id = $1 AND agent_id = $2 FOR UPDATE";
         let row = watch::first(tx.query(sql, source_params(source)).await?).ok_or(LedgerError::Shape)?;
@@ -129,7 +133,7 @@ impl SqlLedger {
         let incidents = lineage.hello(&hello.epochs, hello.page == 0);
         let is_clone = incidents.iter().any(|incident| matches!(incident, LineageIncident::Clone { .. }));
         let raised = incidents.iter().map(|incident| of_lineage(source, incident)).collect();
-        let lineage = postcard::to_extend(&lineage, Vec::new()).map_err(|_| LedgerError::Shape)?;
+        let kept = postcard::to_extend(&lineage, Vec::new()).map_err(|_| LedgerError::Shape)?;
         let sql = "UPDATE agents SET session = $3, software = $4, clock = $5, hello_at = $6, lineage = $7, \
             suspended = CASE WHEN $8 = 1 THEN 1 ELSE suspended END WHERE store_id = $1 AND agent_id = $2";
         let mut params = source_params(source);
@@ -138,11 +142,11 @@ impl SqlLedger {
             hello.software.chars().take(128).collect::<String>().into(),
             clock(hello.clock).into(),
             env::wall().0.into(),
-            lineage.into(),
+            kept.into(),
             i64::from(is_clone).into(),
         ]);
         tx.execute_many(sql, vec![params]).await?;
-        Ok(raised)
+        Ok((raised, lineage))
     }
 
     async fn note_presence(&self, source: &Source, presence: &Presence) -> Result<Option<SessionId>, LedgerError> {

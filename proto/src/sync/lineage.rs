@@ -100,6 +100,12 @@ impl Lineage {
         (went_on || takes_turns).then_some(LineageIncident::Clone { returned: epoch, between })
     }
 
+    /// Whether `earlier` was heard of before `later`. What a hello that is late, or played again, leaves out may be newer than all it names.
+    pub fn precedes(&self, earlier: Epoch, later: Epoch) -> bool {
+        let heard = |epoch| self.epochs.iter().position(|known| known.epoch == epoch);
+        heard(earlier).zip(heard(later)).is_some_and(|(earlier, later)| earlier < later)
+    }
+
     /// Whether `epoch` is `ancestor`, or came from it.
     fn descends(&self, epoch: Epoch, ancestor: Epoch) -> bool {
         let mut at = Some(epoch);

@@ -319,17 +319,17 @@ mod tests {
     use alloc::collections::BTreeMap;
     use proptest::prelude::*;
 
-    const KEY: LaneKey = LaneKey { epoch: Epoch([1; 16]), lane: Lane::Trade };
+    pub(super) const KEY: LaneKey = LaneKey { epoch: Epoch([1; 16]), lane: Lane::Trade };
 
-    fn digest(seq: Seq) -> Digest {
+    pub(super) fn digest(seq: Seq) -> Digest {
         Digest::of(&seq.0.to_le_bytes())
     }
 
-    fn chain_at(last: u64) -> Chain {
+    pub(super) fn chain_at(last: u64) -> Chain {
         (1..=last).fold(Chain::genesis(KEY.epoch, KEY.lane), |chain, seq| chain.next(Seq(seq), digest(Seq(seq))))
     }
 
-    fn range(first: u64, last: u64) -> SeqRange {
+    pub(super) fn range(first: u64, last: u64) -> SeqRange {
         SeqRange { first: Seq(first), last: Seq(last) }
     }
 

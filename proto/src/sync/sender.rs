@@ -244,12 +244,11 @@ impl Sender {
             return;
         }
         self.heard(ack.credit, now);
-        let default_records_max = BATCH_RECORDS_MAX;
         for mark in ack.marks {
             let Some(side) = self.side_mut(mark.key) else {
                 continue;
             };
-            let settled = side.ack(mark, now, default_records_max);
+            let settled = side.ack(mark, now);
             self.settled(settled, now);
         }
         for Taken { key, range, content } in ack.taken {
@@ -274,7 +273,7 @@ impl Sender {
     /// The chain after a record, as [`Command::Prove`] asked; `None` where the journal does not know it.
     pub fn handle_chain(&mut self, key: RecordKey, chain: Option<Chain>, now: Moment) {
         let Some(side) = self.side_mut(key.lane_key()) else { return };
-        let settled = side.prove(key.seq, chain, now, BATCH_RECORDS_MAX);
+        let settled = side.prove(key.seq, chain, now);
         self.settled(settled, now);
     }
 

@@ -126,6 +126,12 @@ async fn what_a_box_that_was_made_anew_never_sent_is_named_once_nobody_speaks_of
         let mut seqs: Vec<u64> = gone.iter().map(|exception| exception.key.seq.0).collect();
         seqs.sort_unstable();
         assert_eq!((seqs, gone.iter().all(|exception| exception.times == 1)), (vec![3, 7], true));
+        hello(&ledger, &one, SESSION, vec![heads(epoch(2), 3, None, vec![])]).await;
+        let mut tx = place.database().begin(Role::Desk).await.unwrap();
+        tx.execute_many("UPDATE streams SET seen_at = 0", vec![vec![]]).await.unwrap();
+        tx.commit().await.unwrap();
+        hello(&ledger, &one, SESSION, vec![heads(epoch(1), 8, None, vec![])]).await;
+        assert_eq!(exceptions(&ledger, flag::GONE).await.len(), 2, "a hello that is played again knows nothing newer");
         assert_eq!(post_all(&ledger).await, 2, "what stood above the gap has a position now");
         let taken = ledger.take(&[trade(&one, 1, records)]).await.unwrap();
         assert_eq!((taken.stored, taken.duplicates), (4, 4), "and what comes after all is kept");

@@ -4,23 +4,10 @@ use alloc::collections::BTreeSet;
 
 use proptest::prelude::*;
 
+use super::tests::{KEY, chain_at, digest, range};
 use super::*;
-use crate::id::{Epoch, Lane};
+use crate::id::Lane;
 use crate::message::GoneReason;
-
-const KEY: LaneKey = LaneKey { epoch: Epoch([1; 16]), lane: Lane::Trade };
-
-fn digest(seq: Seq) -> Digest {
-    Digest::of(&seq.0.to_le_bytes())
-}
-
-fn chain_at(last: u64) -> Chain {
-    (1..=last).fold(Chain::genesis(KEY.epoch, KEY.lane), |chain, seq| chain.next(Seq(seq), digest(Seq(seq))))
-}
-
-fn range(first: u64, last: u64) -> SeqRange {
-    SeqRange { first: Seq(first), last: Seq(last) }
-}
 
 fn head(last: u64, chain: Option<Chain>, gone: Vec<Gone>) -> LaneHead {
     LaneHead { lane: KEY.lane, first: Seq(1), chain_before: None, last: Seq(last), chain, gone }

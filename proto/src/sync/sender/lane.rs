@@ -115,13 +115,8 @@ impl LaneSide {
             return Some(asked.first);
         }
         let mut seq = self.next.max(mark.stored.next()).max(self.head.first);
-        loop {
-            let held = mark.ranges.iter().find(|range| range.contains(seq)).map(|range| range.last);
-            let gone = self.head.gone.iter().find(|gone| gone.range.contains(seq)).map(|gone| gone.range.last);
-            match held.or(gone) {
-                Some(last) => seq = last.next(),
-                None => break,
-            }
+        while let Some(last) = dealt_with(mark, &self.head, seq) {
+            seq = last.next();
         }
         (seq <= self.head.last && seq.above(mark.stored) <= window).then_some(seq)
     }
@@ -163,11 +158,11 @@ impl LaneSide {
     pub(super) fn welcome(&mut self, mark: Mark, now: Moment) -> Settled {
         self.claims.clear();
         self.claims.push_back(Claim { mark, is_welcome: true });
-        self.settle(now, BATCH_RECORDS_MAX)
+        self.settle(now)
     }
 
     /// Takes an ack.
-    pub(super) fn ack(&mut self, mark: Mark, now: Moment, records_max: usize) -> Settled {
+    pub(super) fn ack(&mut self, mark: Mark, now: Moment) -> Settled {
         if self.mark.is_none() && self.claims.is_empty() {
             return Settled::default();
         }
@@ -176,7 +171,7 @@ impl LaneSide {
             Some(claim) => claim.mark = Mark { safe: claim.mark.safe.max(mark.safe), ..mark },
             None => self.claims.push_back(Claim { mark, is_welcome: false }),
         }
-        self.settle(now, records_max)
+        self.settle(now)
     }
 
     /// The number after which the chain has to be looked up before a mark can be judged.
@@ -188,18 +183,18 @@ impl LaneSide {
     }
 
     /// Takes the answer to [`Self::unproven`]; `None` where the journal does not know either.
-    pub(super) fn prove(&mut self, seq: Seq, chain: Option<Chain>, now: Moment, records_max: usize) -> Settled {
+    pub(super) fn prove(&mut self, seq: Seq, chain: Option<Chain>, now: Moment) -> Settled {
         self.proof = Some((seq, chain));
         if self.head.gone.iter().any(|gone| gone.range.first.previous() == seq) {
             self.before_gaps.insert(seq, chain);
         }
-        self.settle(now, records_max)
+        self.settle(now)
     }
 
     /// The number before a gap after which the chain has to be looked up before the hub is told of the gap.
     pub(super) fn unknown_gap(&self) -> Option<Seq> {
-        let before = self.head.gone.iter().take(GAPS_LOOKED_UP).map(|gone| gone.range.first.previous());
-        before.into_iter().find(|seq| self.known_chain(*seq).is_none() && !self.before_gaps.contains_key(seq))
+        let mut before = self.head.gone.iter().take(GAPS_LOOKED_UP).map(|gone| gone.range.first.previous());
+        before.find(|seq| self.known_chain(*seq).is_none() && !self.before_gaps.contains_key(seq))
     }
 
     /// The lane as a hello says it.
@@ -231,11 +226,7 @@ impl LaneSide {
     pub(super) fn go_on(&mut self) -> bool {
         let Some(mark) = self.mark.as_mut().filter(|_| self.contested) else { return false };
         let before = mark.stored;
-        loop {
-            let next = mark.stored.next();
-            let held = mark.ranges.iter().find(|range| range.contains(next)).map(|range| range.last);
-            let gone = self.head.gone.iter().find(|gone| gone.range.contains(next)).map(|gone| gone.range.last);
-            let Some(last) = held.or(gone) else { break };
+        while let Some(last) = dealt_with(mark, &self.head, mark.stored.next()) {
             mark.stored = last;
         }
         let stored = mark.stored;
@@ -253,7 +244,7 @@ impl LaneSide {
     }
 
     /// Judges the marks that wait, in order, as far as their chains are known.
-    fn settle(&mut self, now: Moment, records_max: usize) -> Settled {
+    fn settle(&mut self, now: Moment) -> Settled {
         let mut settled = Settled::default();
         while let Some(claim) = self.claims.front() {
             let whose = self.whose(&claim.mark);
@@ -269,7 +260,7 @@ impl LaneSide {
                 }
                 // What a mark says of a contested lane is not about this box.
                 Whose::Own if self.contested => {}
-                Whose::Own => settled.moved |= self.raise(mark, now, records_max),
+                Whose::Own => settled.moved |= self.raise(mark, now),
                 Whose::Others => settled.moved |= self.contest(&mark, is_welcome, now),
                 Whose::Unknown(_) => {}
             }
@@ -333,7 +324,7 @@ impl LaneSide {
     }
 
     /// Moves the mark to what an ack says, never back; says whether it moved.
-    fn raise(&mut self, mark: Mark, now: Moment, records_max: usize) -> bool {
+    fn raise(&mut self, mark: Mark, now: Moment) -> bool {
         let Some(known) = self.mark.as_mut() else {
             return false;
         };
@@ -347,7 +338,7 @@ impl LaneSide {
         if moved {
             self.progress_at = now;
             self.rounds = 0;
-            self.records_max = self.records_max.saturating_mul(2).min(records_max);
+            self.records_max = self.records_max.saturating_mul(2).min(BATCH_RECORDS_MAX);
         }
         self.drop_flights(now);
         moved || safer
@@ -429,4 +420,10 @@ impl LaneSide {
             }
         }
     }
+}
+
+/// The end of a stretch that holds `seq` and that the hub has, or that will never come; `None` where `seq` is to be sent.
+fn dealt_with(mark: &Mark, head: &LaneHead, seq: Seq) -> Option<Seq> {
+    let stored = mark.ranges.iter().find(|range| range.contains(seq)).map(|range| range.last);
+    stored.or_else(|| head.gone.iter().find(|gone| gone.range.contains(seq)).map(|gone| gone.range.last))
 }
