@@ -26,6 +26,7 @@ mod edges;
 mod failing;
 mod figures;
 mod golden;
+mod mending;
 mod powercut;
 mod reclaiming;
 
