@@ -21,6 +21,7 @@ use super::disk::memory::{Call, Cut, Failure};
 use super::*;
 
 mod basics;
+mod checking;
 mod damaged;
 mod edges;
 mod failing;
@@ -29,6 +30,7 @@ mod golden;
 mod mending;
 mod powercut;
 mod reclaiming;
+mod recovering;
 
 pub(super) const NOW: WallTime = WallTime(1_700_000_000_000);
 
