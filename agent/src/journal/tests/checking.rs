@@ -219,9 +219,10 @@ fn a_reader_keeps_both_bounds_exactly() {
     let mut world = filled();
     let mut reader = world.journal().reader();
     assert_eq!(reader.end(), world.journal().end());
-    let mut count = |records_max, bytes_max| match reader.read(trade(), seq(1), records_max, bytes_max).unwrap() {
-        Read::Records { stored, .. } => (stored.len(), stored.iter().map(Vec::len).sum::<usize>()),
-        other => panic!("{other:?}"),
+    let mut count = |records_max, bytes_max| {
+        let read = reader.read(trade(), seq(1), records_max, bytes_max).unwrap();
+        let Read::Records { stored, .. } = read else { panic!("{read:?}") };
+        (stored.len(), stored.iter().map(Vec::len).sum::<usize>())
     };
     assert_eq!((0..5).map(|max| count(max, 1 << 20).0).collect::<Vec<_>>(), [1, 1, 2, 3, 4]);
     let two = count(2, 1 << 20).1;

@@ -143,10 +143,12 @@ fn gone(key: LaneKey, first: u64, last: u64) -> Gone {
     Gone { key, range, reason: GoneReason::Damaged, chain_after: Some(Chain([5; 32])) }
 }
 
+type Ranges = &'static [(u64, u64)];
+
 #[test]
 fn what_is_known_to_be_gone_is_left_out() {
     let stock = lane_key(epoch(1), Lane::Stock);
-    let cases: [(&[(u64, u64)], &[(u64, u64)]); 12] = [
+    let cases: [(Ranges, Ranges); 12] = [
         (&[], &[(5, 9)]),
         (&[(5, 9)], &[]),
         (&[(1, 20)], &[]),

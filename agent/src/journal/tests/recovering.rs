@@ -237,7 +237,7 @@ fn a_sealed_segment_is_told_damaged_where_it_is_and_a_lost_side_file_is_nothing(
     let items = frames(&sample, &name, 77);
     let (last, header) = (*items.last().unwrap(), items[3]);
     assert_eq!((last.header.kind, header.header.kind), (Kind::Record, Kind::Group));
-    let cases: [(&str, bool, Vec<(u32, u32)>, u64, bool); 5] = [
+    let cases = [
         ("nothing", true, vec![], 0, false),
         ("its last record", true, vec![(last.offset, last.bytes)], 1, false),
         ("a group's header", true, vec![(header.offset, header.bytes)], 0, false),
