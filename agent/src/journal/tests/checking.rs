@@ -344,3 +344,17 @@ fn a_new_segment_names_the_newest_epoch_though_all_are_safe() {
     let (header, _) = SegmentHeader::decode(&world.disk.content(&world.names(".seg").pop().unwrap()).unwrap()).unwrap();
     assert_eq!(header.table.iter().map(|entry| entry.epoch).collect::<Vec<_>>(), [epoch(2)]);
 }
+
+#[test]
+fn a_damaged_header_of_the_open_segment_alone_is_mended() {
+    let mut world = filled();
+    let (name, number) = (world.names(".seg").pop().unwrap(), world.journal().end().segment());
+    let table = |world: &World| SegmentHeader::decode(&world.disk.content(&name).unwrap()).map(|found| found.0.table);
+    let before = table(&world);
+    world.disk.flip(&name, 30, 1);
+    let found = world.journal().handle_damage(number).unwrap();
+    assert_eq!((found.len(), found[0].bytes, found[0].gone.len()), (1, 0, 0));
+    assert_eq!(table(&world), before);
+    assert_eq!(world.journal().handle_damage(number).unwrap(), []);
+    assert_eq!(world.verify(), []);
+}
