@@ -145,8 +145,7 @@ impl Reader {
                     // The segment that should hold it, which is not where the walk ended if it only met a hole there.
                     let Some((should, _)) = catalog.seek(key, from) else { continue };
                     let now = self.current();
-                    let is_same = now.span(should.number).is_some_and(|span| span.nonce == should.nonce);
-                    if is_same && now.gone(key, from).is_none() {
+                    if now.span(should.number).is_some() && now.gone(key, from).is_none() {
                         return Ok(Read::Damaged { segment: should.number });
                     }
                 }
@@ -182,8 +181,8 @@ impl Reader {
     fn place(&mut self, catalog: &Catalog, key: LaneKey, from: Seq) -> Result<Option<Place>, ReadError> {
         if let Some(index) = self.places.iter().position(|place| place.key == key) {
             let place = self.places.swap_remove(index);
-            let span = catalog.span(place.walk.number).filter(|span| span.nonce == place.walk.nonce);
-            if place.next == from && span.is_some() {
+            // A number is never given to another segment.
+            if place.next == from && catalog.span(place.walk.number).is_some() {
                 return Ok(Some(place));
             }
         }

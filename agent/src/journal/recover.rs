@@ -346,17 +346,16 @@ impl Recovery {
             return;
         }
         self.gone.extend(&content.gone);
-        let noted = self
-            .opened
-            .damage
-            .last_mut()
-            .filter(|damage| !is_next && previous.is_some_and(|before| damage.segment == before + 1));
-        if let Some(damage) = noted {
-            damage.gone.extend(&content.gone);
+        if previous.is_some()
+            && !is_next
+            && let Some(noted) = self.opened.damage.last_mut()
+        {
+            // The note of the missing files was just made.
+            noted.gone.extend(&content.gone);
             return;
         }
         let what = if is_next { "the end of a segment is lost" } else { "segment files are missing" };
-        let segment = previous.map_or(number.saturating_sub(1), |before| before + u32::from(!is_next));
+        let segment = number.saturating_sub(1);
         self.note(what, segment, 0, content.gone);
     }
 

@@ -21,13 +21,16 @@ use super::disk::memory::{Call, Cut, Failure};
 use super::*;
 
 mod basics;
+mod checking;
 mod damaged;
 mod edges;
 mod failing;
 mod figures;
 mod golden;
+mod mending;
 mod powercut;
 mod reclaiming;
+mod recovering;
 
 pub(super) const NOW: WallTime = WallTime(1_700_000_000_000);
 

@@ -15,7 +15,6 @@ use super::segment::{path, segment_name};
 pub(crate) struct Walk {
     file: Box<dyn DiskFile>,
     pub(crate) number: u32,
-    pub(crate) nonce: u64,
     seed: Seed,
     buffer: Vec<u8>,
     buffer_at: u32,
@@ -39,7 +38,7 @@ impl Walk {
     pub(crate) fn open(disk: &dyn Disk, number: u32, nonce: u64, offset: u32, end: u32) -> io::Result<Self> {
         let file = disk.open_read(&path(&segment_name(number)))?;
         let seed = Seed::new(nonce, number);
-        Ok(Self { file, number, nonce, seed, buffer: Vec::new(), buffer_at: offset, offset, end })
+        Ok(Self { file, number, seed, buffer: Vec::new(), buffer_at: offset, offset, end })
     }
 
     /// Moves elsewhere in the same file.

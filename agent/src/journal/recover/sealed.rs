@@ -98,11 +98,7 @@ impl Recovery {
             found.header.as_ref().map(|(header, _)| header.table.clone()).or(meta.map(|meta| meta.table.clone()));
         let table = table.unwrap_or_else(|| self.table.entries.clone());
         if found.header.is_none() {
-            self.merge_table(
-                &table,
-                number,
-                self.sealed.last().map(|sealed| sealed.number).filter(|last| last + 1 == number),
-            );
+            self.merge_table(&table, number, self.sealed.last().map(|sealed| sealed.number));
         }
         let after = next.map(|next| next.table).unwrap_or_default();
         let checked = check_segment(&bytes, seed, (header_bytes, end), (&mut self.table, &self.cursor), &after);

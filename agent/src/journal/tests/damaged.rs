@@ -4,13 +4,13 @@ use super::*;
 
 mod ends;
 
-fn frames(world: &World, name: &str, nonce: u64) -> Vec<scan::Item> {
+pub(super) fn frames(world: &World, name: &str, nonce: u64) -> Vec<scan::Item> {
     let number = segment::number_of(name.strip_prefix("journal/").unwrap(), "", ".seg").unwrap();
     let bytes = world.disk.content(name).unwrap();
     scan::items(&bytes, Seed::new(nonce, number), 0).items
 }
 
-fn lost(gone: &[Gone]) -> u64 {
+pub(super) fn lost(gone: &[Gone]) -> u64 {
     gone.iter().map(|gone| gone.range.count()).sum()
 }
 
@@ -109,7 +109,7 @@ fn a_flipped_byte_of_a_segment_written_anew_costs_at_most_its_record() {
 }
 
 /// After a kill the last segment is written anew, and its header proves all that is in it.
-fn rewritten() -> World {
+pub(super) fn rewritten() -> World {
     let mut world = sample(false);
     world.open();
     world.journal = None;
@@ -276,7 +276,7 @@ fn damage_while_running_is_found_by_reader_lookup_and_scrub() {
     }
 }
 
-fn item_segment(name: &str) -> u32 {
+pub(super) fn item_segment(name: &str) -> u32 {
     segment::number_of(name.strip_prefix("journal/").unwrap(), "", ".seg").unwrap()
 }
 

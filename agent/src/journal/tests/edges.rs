@@ -322,3 +322,31 @@ fn a_snapshot_of_parts_counts_only_whole_and_in_order() {
     }
     assert_eq!(snapshots.complete, Some(at(7)));
 }
+
+#[test]
+fn the_first_file_missing_is_told_by_itself() {
+    let mut world = three_epochs();
+    world.journal.take().unwrap().close().unwrap();
+    world.disk.delete("binding");
+    world.disk.delete(&world.names(".seg")[0]);
+    world.open();
+    let told: Vec<_> = world.opened.damage.iter().map(|damage| (damage.segment, damage.gone.is_empty())).collect();
+    assert_eq!(told, [(0, true), (1, false)], "{:?}", world.opened.damage);
+    assert!(world.opened.damage[1].what.contains("missing"));
+}
+
+#[test]
+fn what_is_not_proven_goes_into_a_fresh_file_though_only_the_ballast_has_room_for_it() {
+    let mut world = three_epochs();
+    world.journal = None;
+    let name = world.names(".seg").pop().unwrap();
+    let before = world.disk.content(&name).unwrap();
+    let old = disk::Disk::open_read(&world.disk, &name).unwrap();
+    world.disk.set_capacity(Some(world.disk.used_bytes()));
+    world.open();
+    let mut bytes = vec![0; before.len()];
+    old.read_at(&mut bytes, 0).unwrap();
+    assert!(bytes == before, "the only copy was not written to");
+    assert!(world.disk.content(&name).unwrap() != before);
+    assert_eq!(world.verify(), []);
+}
