@@ -361,6 +361,7 @@ impl Recovery {
 
     /// Drops epochs that tables still name but that the hub has for good and of which nothing is retained.
     fn forget_epochs(&mut self, open: &Open) {
+        self.table.leave_out_unbegun();
         let runs = self.sealed.iter().flat_map(|sealed| &sealed.runs).chain(&open.content.runs);
         let retained: BTreeSet<_> = runs.map(|run| run.key.epoch).collect();
         let last = self.table.entries.last().map(|entry| entry.epoch);

@@ -3,6 +3,8 @@
 //!
 //! Invariant: the list is in the order in which epochs were started; heads only grow. Not known here: where records stand.
 
+use std::collections::BTreeMap;
+
 use counterfoil_proto::id::{Chain, Epoch, Lane, LaneKey, Seq};
 use counterfoil_proto::time::WallTime;
 
@@ -83,6 +85,22 @@ impl Table {
     fn place_of(&self, epoch: Epoch, after: Option<Epoch>) -> usize {
         let follows = |known: &Entry| Some(known.epoch) == after || known.parent == Some(epoch);
         self.entries.iter().position(follows).unwrap_or(self.entries.len())
+    }
+
+    /// Leaves out epochs without a record. Such a process ended in its first group, so that nobody ever heard of its epoch, and what comes
+    /// after it descends from what it descended from: a line with a stranger in it looks like two boxes.
+    pub(crate) fn leave_out_unbegun(&mut self) {
+        let mut left_out = BTreeMap::new();
+        self.entries.retain_mut(|entry| {
+            if let Some(before) = entry.parent.and_then(|parent| left_out.get(&parent)) {
+                entry.parent = *before;
+            }
+            let has_begun = entry.lanes().next().is_some();
+            if !has_begun {
+                left_out.insert(entry.epoch, entry.parent);
+            }
+            has_begun
+        });
     }
 
     pub(crate) fn get(&self, epoch: Epoch) -> Option<&Entry> {

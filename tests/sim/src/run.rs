@@ -115,6 +115,8 @@ pub fn run_all(
             if ended.findings.is_empty() {
                 passed.fetch_add(1, Ordering::Relaxed);
             } else if let Ok(mut failed) = failed.lock() {
+                // At once: a long run may end before it reports.
+                crate::say(&format!("seed {} fails: {}", plan.seed, ended.findings.join("; ")));
                 broken.fetch_add(1, Ordering::Relaxed);
                 failed.push((plan, ended));
             }

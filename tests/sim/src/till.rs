@@ -127,7 +127,9 @@ impl Tills {
     pub(crate) fn contradict(&mut self, till: usize, source: &Source, context: &Context, random: &mut Random) -> usize {
         let owner = &self.all[till];
         let (number, name) = (random.between(1, owner.numbers.max(1)), owner.name.clone());
-        let minor = i64::try_from(random.between(20_001, 30_000)).unwrap_or(1);
+        // No two contradictions are one document.
+        let made = u64::try_from(self.documents.len()).unwrap_or(0);
+        let minor = i64::try_from(random.between(20_001, 30_000) + 10_000 * made).unwrap_or(1);
         self.keep(Kind::TRANSACTION, transaction(&name, number, minor), minor, source, context)
     }
 

@@ -270,6 +270,38 @@ fn a_torn_group_is_cut_kept_in_quarantine_and_told() {
     }
 }
 
+/// Processes that end in their first groups never told anybody of their epochs: the line of the next one goes past them.
+#[test]
+fn an_epoch_whose_first_group_is_torn_has_no_descendants() {
+    for kept_bytes in (0..1_000).step_by(40) {
+        let mut world = World::new(small());
+        world.trade(2);
+        for _ in 0..2 {
+            world.disk.kill();
+            world.open();
+            let file = world.names(".seg").pop().unwrap();
+            let end = usize::try_from(world.opened.end.offset()).unwrap();
+            let mut torn = world.disk.content(&file).unwrap();
+            world.disk.fail(Some(fail(Call::Sync, 0, false)));
+            assert!(world.append(&[Lane::Trade; 5], 400).is_err());
+            let written = world.disk.content(&file).unwrap();
+            torn[end..end + kept_bytes].copy_from_slice(&written[end..end + kept_bytes]);
+            world.disk.set_content(&file, torn);
+        }
+        world.disk.kill();
+        world.open();
+        world.trade(1);
+        let views = world.journal().lanes();
+        let is_dead = |parent| !views.iter().any(|view| Some(view.epoch) == parent);
+        let parents: Vec<_> = views.iter().map(|view| view.parent).collect();
+        assert!(!parents.iter().any(|parent| parent.is_some() && is_dead(*parent)), "{kept_bytes}: {parents:?}");
+        assert!(views.iter().all(|view| !view.lanes.is_empty()), "{kept_bytes}: {views:?}");
+        world.disk.kill();
+        world.open();
+        assert_eq!(world.journal().lanes().iter().map(|view| view.parent).collect::<Vec<_>>(), parents);
+    }
+}
+
 /// The process dies at each of its calls in turn, the next one sells on, and then the power fails: also a name that the first one had given
 /// a file and not synced has to be on the medium.
 #[test]
