@@ -416,6 +416,19 @@ impl SeqRange {
     pub const fn contains(self, seq: Seq) -> bool {
         self.first.0 <= seq.0 && seq.0 <= self.last.0
     }
+
+    /// The first number of the range that lies in none of `others`.
+    pub fn first_outside(self, others: impl Iterator<Item = Self> + Clone) -> Option<Seq> {
+        let mut seq = self.first;
+        while seq <= self.last {
+            let Some(cover) = others.clone().find(|other| other.contains(seq)) else { return Some(seq) };
+            if cover.last >= self.last {
+                return None;
+            }
+            seq = cover.last.next();
+        }
+        None
+    }
 }
 
 #[cfg(test)]
@@ -431,6 +444,18 @@ mod tests {
         assert!(StoreId::new("a+b").is_err());
         assert!(StoreId::new(&"a".repeat(33)).is_err());
         assert!(AgentId::new(&"a".repeat(32)).is_err());
+    }
+
+    #[test]
+    fn the_first_number_outside_of_ranges() {
+        let range = |first, last| SeqRange { first: Seq(first), last: Seq(last) };
+        let outside = |one: SeqRange, others: &[SeqRange]| one.first_outside(others.iter().copied());
+        assert_eq!(outside(range(3, 5), &[]), Some(Seq(3)));
+        assert_eq!(outside(range(3, 5), &[range(4, 9)]), Some(Seq(3)));
+        assert_eq!(outside(range(3, 5), &[range(4, 4), range(1, 3)]), Some(Seq(5)));
+        assert_eq!(outside(range(3, 5), &[range(4, 5), range(1, 3)]), None);
+        assert_eq!(outside(range(5, 3), &[]), None, "an empty range");
+        assert_eq!(outside(range(3, u64::MAX), &[range(1, u64::MAX)]), None);
     }
 
     #[test]

@@ -136,6 +136,9 @@ pub struct Mark {
     pub safe: Seq,
     /// Some of what is committed above `stored`; only suppresses resending.
     pub ranges: Vec<SeqRange>,
+    /// What was declared gone up to `stored` and has not come since; of many ranges the last ones are told as one. An agent that has
+    /// a record there (its double lost it, or the hub gave up waiting) sends again.
+    pub absent: Vec<SeqRange>,
     /// The chain after `stored`, over what came first under each number; `None` where a gap hides it. An agent takes the mark
     /// for its own only if its chain there is the same: a copy of its box may have given the numbers to other records.
     pub chain: Option<Chain>,

@@ -132,7 +132,7 @@ impl Hub {
                 Verdict::Duplicate => continue,
                 Verdict::Fork => {
                     self.ledger.flags.insert(Flag::Fork(record));
-                    state.note_fork(seq);
+                    state.note_late(seq);
                 }
                 Verdict::Fill | Verdict::New => {}
             }

@@ -239,7 +239,7 @@ fn a_reclaim_and_a_lost_state_change_no_total_and_no_stock() {
     let head = Seq(sales + 1);
 
     // Without an answer of the hub in this session nothing is given back, whatever is known from before.
-    let marks = vec![Mark { key, stored: head, safe: head, ranges: vec![], chain: None }];
+    let marks = vec![Mark { key, stored: head, safe: head, ranges: vec![], absent: vec![], chain: None }];
     owner.turn(vec![Request::Marks { marks }]).unwrap();
     world.pass_time(&mut owner);
     assert!(owner.status_for_test(&world.inbox).disk.segments >= 4);

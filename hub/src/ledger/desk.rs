@@ -270,7 +270,7 @@ impl SqlLedger {
                 let copy = chunk.iter().find(|copy| (&copy.source, &copy.mark.key) == (&lane.of.0, &lane.of.1));
                 // A fork that the copy lacks may lie under any number.
                 let whole = copy.filter(|copy| copy.forks >= lane.forks_before);
-                let verified = whole.map_or(Seq::NONE, |copy| copy.mark.stored.min(lane.state.stored));
+                let verified = whole.map_or(Seq::NONE, |copy| lane.state.verified_by(&copy.mark));
                 if verified > lane.state.safe {
                     lane.state.safe = verified;
                     count = count.saturating_add(1);

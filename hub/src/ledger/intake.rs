@@ -315,13 +315,13 @@ fn judge(
             lane.first.insert(seq, digest);
         } else {
             lane.forks = lane.forks.saturating_add(1);
-            lane.state.note_fork(seq);
             let key = RecordKey { epoch: lane.of.1.epoch, lane: lane.of.1.lane, seq };
             let detail = format!("digests {} and {digest}", existing.first().copied().unwrap_or_default());
             raised.push(Raised::new(&lane.of.0, key, flag::FORK, "", detail));
         }
         lane.all.entry(seq).or_default().push(digest);
         if is_late {
+            lane.state.note_late(seq);
             latecomers.push(vec![lane.stream.into(), seq.0.into(), fork.into()]);
         }
         rows.push(Row(vec![

@@ -447,5 +447,19 @@ async fn safe_moves_only_when_a_copy_was_seen_where_that_was_chosen() {
         assert_eq!(ledger.raise_safe(&lanes).await.unwrap(), 0);
         let (_, lanes) = ledger.all_lanes().await.unwrap();
         assert_eq!(ledger.raise_safe(&lanes).await.unwrap(), 1);
+        // The same of what comes after it was called gone.
+        let range = SeqRange { first: Seq(10), last: Seq(11) };
+        let gone = Gone { range, reason: GoneReason::Damaged, chain_before: None, chain_after: None };
+        let welcomed = hello(&ledger, &one, SESSION, vec![heads(epoch(1), 12, None, vec![gone])]).await;
+        assert_eq!((welcomed.marks[0].stored, &welcomed.marks[0].absent), (Seq(11), &vec![range]));
+        let (_, before) = ledger.all_lanes().await.unwrap();
+        assert_eq!(ledger.raise_safe(&before).await.unwrap(), 1);
+        let filled = ledger.take(&[trade(&one, 11, sales(11..=11))]).await.unwrap();
+        let mark = &filled.marks[0].1;
+        let left = SeqRange { last: Seq(10), ..range };
+        assert_eq!((mark.stored, mark.safe, &mark.absent), (Seq(11), Seq(10), &vec![left]));
+        assert_eq!(ledger.raise_safe(&before).await.unwrap(), 0);
+        let (_, after) = ledger.all_lanes().await.unwrap();
+        assert_eq!(ledger.raise_safe(&after).await.unwrap(), 1);
     }
 }

@@ -99,6 +99,7 @@ fn mark() -> Mark {
         stored: Seq(40),
         safe: Seq(30),
         ranges,
+        absent: vec![SeqRange { first: Seq(7), last: Seq(9) }],
         chain: Some(Chain([5; 32])),
     }
 }

@@ -29,6 +29,8 @@ pub struct LaneState {
     pub ranges: Vec<SeqRange>,
     /// What was declared gone above `stored`.
     pub gone: Vec<Gone>,
+    /// What was crossed as gone, up to `stored`, and has not come since. Ascending, apart from each other.
+    pub absent: Vec<SeqRange>,
     /// Stated heads above `stored`, to be compared when the watermark gets there.
     pub anchors: Vec<(Seq, Chain)>,
 }
@@ -90,6 +92,7 @@ impl LaneState {
             chain: Some(Chain::genesis(key.epoch, key.lane)),
             ranges: Vec::new(),
             gone: Vec::new(),
+            absent: Vec::new(),
             anchors: Vec::new(),
         }
     }
@@ -132,6 +135,7 @@ impl LaneState {
 
     /// Notes that every record of `range` is stored now. Follow with [`Self::reach`] and [`Self::advance`].
     pub fn note_stored(&mut self, range: SeqRange) {
+        self.absent = self.absent.iter().flat_map(|absent| without(*absent, range)).flatten().collect();
         if range.last <= self.stored {
             return;
         }
@@ -147,9 +151,16 @@ impl LaneState {
         self.ranges.insert(at, merged);
     }
 
-    /// Notes that a second record is kept under a number: no backup holds it yet.
-    pub fn note_fork(&mut self, seq: Seq) {
+    /// Notes a record that is kept where the watermark has passed, or beside another: no backup holds it yet.
+    pub fn note_late(&mut self, seq: Seq) {
         self.safe = self.safe.min(seq.previous());
+    }
+
+    /// How far a copy of the ledger that has this mark holds what is held here.
+    pub fn verified_by(&self, copy: &Mark) -> Seq {
+        let lacking = copy.absent.iter().filter_map(|absent| absent.first_outside(self.absent.iter().copied())).min();
+        let copied = copy.stored.min(self.stored);
+        lacking.map_or(copied, |lacking| copied.min(lacking.previous()))
     }
 
     /// How far the watermark can go now. The caller then gives [`Self::advance`] the digest of each stored number from `stored + 1`
@@ -211,7 +222,22 @@ impl LaneState {
             (Some(chain), Some(before)) if chain != before => Some(chain.next(last, Digest::default())),
             _ => whole.and_then(|gone| gone.chain_after),
         };
+        if found.is_some() {
+            self.note_absent(SeqRange { first: seq, last });
+        }
         self.stored = last;
+    }
+
+    fn note_absent(&mut self, range: SeqRange) {
+        match self.absent.last_mut() {
+            Some(before) if before.last.next() == range.first => before.last = range.last,
+            Some(_) | None => self.absent.push(range),
+        }
+        if self.absent.len() > RECEIVER_RANGES_MAX {
+            // As one range the two oldest claim too much, which costs a sending in vain.
+            let oldest = self.absent.remove(0);
+            self.absent[0].first = oldest.first;
+        }
     }
 
     fn check_anchor(&mut self, incidents: &mut Vec<Incident>) {
@@ -300,13 +326,27 @@ impl LaneState {
     /// Where the lane stands, for a welcome or an ack.
     pub fn mark(&self, key: LaneKey) -> Mark {
         let ranges = self.ranges.iter().take(ACK_RANGES_MAX).copied().collect();
-        Mark { key, stored: self.stored, safe: self.safe, ranges, chain: self.chain }
+        let mut absent = self.absent.clone();
+        if let Some(last) = absent.last().map(|range| range.last)
+            && absent.len() > ACK_RANGES_MAX
+        {
+            absent.truncate(ACK_RANGES_MAX);
+            absent[ACK_RANGES_MAX - 1].last = last;
+        }
+        Mark { key, stored: self.stored, safe: self.safe, ranges, absent, chain: self.chain }
     }
 }
 
 fn intersection(one: SeqRange, other: SeqRange) -> Option<SeqRange> {
     let both = SeqRange { first: one.first.max(other.first), last: one.last.min(other.last) };
     (both.first <= both.last).then_some(both)
+}
+
+/// What is left of a range below and above another.
+fn without(range: SeqRange, taken: SeqRange) -> [Option<SeqRange>; 2] {
+    let below = SeqRange { last: range.last.min(taken.first.previous()), ..range };
+    let above = SeqRange { first: range.first.max(taken.last.next()), ..range };
+    [below, above].map(|left| (left.first <= left.last).then_some(left))
 }
 
 #[cfg(test)]
@@ -479,10 +519,24 @@ mod tests {
     #[test]
     fn a_fork_is_in_no_backup_yet() {
         let mut state = LaneState { stored: Seq(9), safe: Seq(9), ..LaneState::new(KEY) };
-        state.note_fork(Seq(4));
+        state.note_late(Seq(4));
         assert_eq!((state.stored, state.safe), (Seq(9), Seq(3)));
-        state.note_fork(Seq(7));
+        state.note_late(Seq(7));
         assert_eq!(state.safe, Seq(3));
+    }
+
+    #[test]
+    fn what_comes_after_all_is_absent_no_more() {
+        let mut state = LaneState::new(KEY);
+        let mut stored = BTreeMap::new();
+        take(&mut state, &mut stored, range(1, 2));
+        state.give_up(Seq(9));
+        state.advance(|seq| stored.get(&seq).copied());
+        assert_eq!(state.mark(KEY).absent, [range(3, 9)]);
+        state.note_stored(range(5, 6));
+        assert_eq!(state.mark(KEY).absent, [range(3, 4), range(7, 9)]);
+        state.note_stored(range(1, 12));
+        assert_eq!(state.mark(KEY).absent, []);
     }
 
     #[test]

@@ -55,6 +55,9 @@ proptest! {
             prop_assert!(state.chain.is_none_or(|chain| chain == chain_at(whole)));
             let above: Vec<u64> = state.ranges.iter().flat_map(|range| numbers(*range)).collect();
             prop_assert_eq!(above, stored.range(whole + 1..).copied().collect::<Vec<u64>>());
+            let absent: Vec<u64> = state.absent.iter().flat_map(|range| numbers(*range)).collect();
+            let never_came = lost.range(..=whole).filter(|seq| !stored.contains(seq));
+            prop_assert_eq!(absent, never_came.copied().collect::<Vec<u64>>());
             prop_assert!(state.gone.iter().all(|gone| gone.range.last > state.stored));
             prop_assert!(state.gone.windows(2).all(|pair| pair[0].range.last < pair[1].range.first));
         }
@@ -117,4 +120,36 @@ fn heads_that_were_stated_are_kept_until_they_are_reached_and_the_last_word_coun
     assert_eq!(state.anchors, [(Seq(4), chain_at(4))]);
     state.hello(&head(1, Some(wrong), Vec::new()), true);
     assert_eq!(state.anchors, [(Seq(4), chain_at(4))], "what lies behind says nothing");
+}
+
+#[test]
+fn of_many_absent_ranges_none_is_left_out() {
+    let mut state = LaneState::new(KEY);
+    let mut lost = BTreeSet::new();
+    for index in 1..=RECEIVER_RANGES_MAX as u64 + 9 {
+        let seq = index * 2;
+        state.note_stored(range(seq - 1, seq - 1));
+        state.hello(&head(seq, None, alloc::vec![gone(seq, seq)]), true);
+        assert_eq!(state.advance(|seq| Some(digest(seq))), []);
+        lost.insert(seq);
+        for (absent, most) in [(&state.absent, RECEIVER_RANGES_MAX), (&state.mark(KEY).absent, ACK_RANGES_MAX)] {
+            assert!(absent.len() <= most);
+            assert!(lost.iter().all(|seq| absent.iter().any(|range| range.contains(Seq(*seq)))), "{absent:?}");
+            assert!(absent.windows(2).all(|pair| pair[0].last < pair[1].first), "{absent:?}");
+            assert_eq!(absent.last(), Some(&if absent.len() == most { absent[most - 1] } else { range(seq, seq) }));
+            assert_eq!(absent.len(), lost.len().min(most), "no more is claimed than has to be");
+        }
+    }
+}
+
+#[test]
+fn a_copy_verifies_what_it_has_of_what_came_late() {
+    let state = |absent: &[SeqRange]| LaneState { stored: Seq(20), absent: absent.to_vec(), ..LaneState::new(KEY) };
+    let copy = |stored, absent: &[SeqRange]| Mark { stored: Seq(stored), ..state(absent).mark(KEY) };
+    assert_eq!(state(&[]).verified_by(&copy(30, &[])), Seq(20));
+    assert_eq!(state(&[]).verified_by(&copy(9, &[])), Seq(9));
+    assert_eq!(state(&[range(4, 5)]).verified_by(&copy(9, &[range(4, 5)])), Seq(9), "neither has it");
+    assert_eq!(state(&[range(4, 4)]).verified_by(&copy(9, &[range(4, 5)])), Seq(4), "5 came since");
+    assert_eq!(state(&[range(4, 5)]).verified_by(&copy(9, &[range(4, 5), range(7, 8)])), Seq(6));
+    assert_eq!(state(&[]).verified_by(&copy(9, &[range(12, 13)])), Seq(9), "beyond what the copy reaches");
 }

@@ -1,8 +1,8 @@
 //! One lane of one epoch, as the sender sees it: the hub's mark, what is in flight, and when to send again.
 //!
 //! Invariant: nothing is sendable without a mark of this session; a lane with something unanswered has a timer; a mark counts only
-//! where the chain at it is this box's own. Where it is not, a copy of the box gave the same numbers to other records: the lane is contested,
-//! all that is retained of it is sent again, and only the hub's word for the very batch counts. The window over all lanes is the sender's
+//! where the chain at it is this box's own, and where the hub has all that is retained here up to it. Where it is not, a copy of the box gave
+//! the same numbers to other records, or called them gone: the lane is contested, all that is retained of it is sent again, and only the hub's word for the very batch counts. The window over all lanes is the sender's
 //! business, not this one's.
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -68,7 +68,7 @@ pub(super) struct LaneSide {
     pub(super) proof: Option<(Seq, Option<Chain>)>,
     /// The chain before each gap, as the journal answered.
     pub(super) before_gaps: BTreeMap<Seq, Option<Chain>>,
-    /// The hub has other records under numbers of this lane; `mark` counts only what the hub said by content.
+    /// The hub has other records, or none, under numbers of this lane; `mark` counts only what the hub said by content.
     pub(super) contested: bool,
     /// What the hub asks for and the agent gave back long ago.
     pub(super) reclaimed: Option<Gone>,
@@ -273,7 +273,13 @@ impl LaneSide {
 
     fn whose(&self, mark: &Mark) -> Whose {
         let first = self.head.first.previous();
-        if planted::is(Bug::ChainNotCompared) || mark.stored < first {
+        if planted::is(Bug::ChainNotCompared) {
+            return Whose::Own;
+        }
+        if mark.absent.iter().any(|absent| self.has_of(*absent)) {
+            return Whose::Others;
+        }
+        if mark.stored < first {
             // What was given back cannot be compared any more.
             return Whose::Own;
         }
@@ -288,6 +294,12 @@ impl LaneSide {
             (None, Some((_, None))) => Whose::Own,
             (None, None) => Whose::Unknown(mark.stored),
         }
+    }
+
+    /// Whether a record is retained here under a number of `range`.
+    fn has_of(&self, range: SeqRange) -> bool {
+        let retained = SeqRange { first: range.first.max(self.head.first), last: range.last.min(self.head.last) };
+        retained.first_outside(self.head.gone.iter().map(|gone| gone.range)).is_some()
     }
 
     /// The chain after a number, as far as it is at hand.
@@ -344,7 +356,7 @@ impl LaneSide {
         moved || safer
     }
 
-    /// The hub has other records under this lane's numbers. What it was seen to have of this box stays; all else is sent again.
+    /// The hub has other records under this lane's numbers, or none. What it was seen to have of this box stays; all else is sent again.
     fn contest(&mut self, mark: &Mark, is_welcome: bool, now: Moment) -> bool {
         if self.contested {
             // With a second record under a number `safe` goes back below it: at `stored` again, all that is kept there is safe.
@@ -355,7 +367,7 @@ impl LaneSide {
         let floor = self.head.first.previous();
         let own = self.mark.take().unwrap_or_else(|| Mark { stored: floor, safe: floor, ..mark.clone() });
         self.next = own.stored.next();
-        self.mark = Some(Mark { ranges: Vec::new(), chain: None, ..own });
+        self.mark = Some(Mark { ranges: Vec::new(), absent: Vec::new(), chain: None, ..own });
         self.go_on();
         self.reclaimed = None;
         self.flights.clear();

@@ -28,7 +28,7 @@ fn sender(lanes: Vec<LaneHead>) -> Sender {
 }
 
 fn mark(key: LaneKey, stored: u64) -> Mark {
-    Mark { key, stored: Seq(stored), safe: Seq(stored), ranges: vec![], chain: None }
+    Mark { key, stored: Seq(stored), safe: Seq(stored), ranges: vec![], absent: vec![], chain: None }
 }
 
 fn welcome(sender: &mut Sender, hub_epoch: SessionId, marks: &[Mark], credit: u32, now: Moment) {
@@ -208,6 +208,37 @@ fn a_mark_over_anothers_records_makes_it_send_all_again_and_only_the_word_for_th
         welcome(&mut sender, HUB, &[chained(2, stored)], 64, Moment(6_000));
         assert_eq!(told(&mut sender), Some((Seq(9), Seq(9))));
     }
+}
+
+#[test]
+fn what_a_double_called_gone_is_sent_again_by_the_box_that_has_it() {
+    let absent = |first, last| vec![SeqRange { first: Seq(first), last: Seq(last) }];
+    let with = |absent| Mark { absent, ..chained(1, 9) };
+    let mut sender = welcomed_over(1, 0, 9);
+    send_own(&mut sender, 9);
+    sender.handle_down(ack(vec![with(absent(3, 4))]), Moment(2));
+    let all = SeqRange { first: Seq(1), last: Seq(9) };
+    assert_eq!((sender.contested(), send_own(&mut sender, 9)), (1, vec![all]));
+    sender.handle_down(taken(all, 1, Mark { safe: Seq(2), ..chained(1, 9) }), Moment(3));
+    assert_eq!(sender.take_marks().map(|marks| (marks[0].stored, marks[0].safe)), Some((Seq(9), Seq(0))));
+    sender.handle_down(Down::HelloWanted { hub_epoch: HUB }, Moment(4));
+    welcome(&mut sender, HUB, &[chained(1, 9)], 64, Moment(3_000));
+    assert_eq!((sender.contested(), send_own(&mut sender, 9)), (0, vec![]), "it has come");
+
+    let gone = Gone { range: absent(3, 4)[0], reason: GoneReason::Damaged, chain_before: None, chain_after: None };
+    let own = LaneHead { chain: Some(chain_of(1, 9)), gone: vec![gone], ..head(Lane::Trade, 1, 9) };
+    let contested = |own: &LaneHead, absent| {
+        let mut sender = super::tests::sender(vec![own.clone()]);
+        let Some(Command::Prove(before)) = sender.next_command(Moment(0)) else { panic!("not asked") };
+        sender.handle_chain(before, Some(chain_of(1, 2)), Moment(0));
+        welcome(&mut sender, HUB, &[with(absent)], 64, Moment(0));
+        sender.contested()
+    };
+    assert_eq!(contested(&own, absent(3, 4)), 0, "neither has it");
+    assert_eq!(contested(&own, absent(3, 5)), 1);
+    assert_eq!(contested(&own, absent(10, 11)), 0, "not written yet");
+    let later = LaneHead { first: Seq(5), ..own };
+    assert_eq!(contested(&later, absent(1, 4)), 0, "what was given back cannot be sent");
 }
 
 #[test]
