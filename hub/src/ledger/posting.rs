@@ -123,7 +123,6 @@ impl SqlLedger {
 async fn fetch(tx: &mut dyn Transaction, bounds: PostingBounds) -> Result<Chunk, LedgerError> {
     let mut chunk = Chunk { records: Vec::new(), late: 0, posted: Vec::new(), more: false };
     let latecomers = tx.query_some(LATE, vec![int(bounds.records_max)], bounds.bytes_max).await?;
-    chunk.more |= latecomers.1;
     for row in latecomers.0 {
         let mut row = row.read();
         let (stream, source, epoch, lane) = read_lane(&mut row)?;
@@ -132,6 +131,7 @@ async fn fetch(tx: &mut dyn Transaction, bounds: PostingBounds) -> Result<Chunk,
         chunk.records.push(Stored { stream, source, key, fork, bytes });
     }
     chunk.late = chunk.records.len();
+    chunk.more |= latecomers.1 || chunk.late >= bounds.records_max;
     let waiting = tx.query(WAITING, vec![]).await?;
     let share = bounds.records_max / waiting.len().max(1);
     let mut room = bounds.records_max.saturating_sub(chunk.records.len());
@@ -310,4 +310,31 @@ fn runs(first_position: u64, records: &[Stored]) -> Vec<Row> {
         Row(vec![position.into(), count.into(), stream.into(), seq.into(), fork.into()])
     };
     runs.into_iter().map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_holds_what_follows_in_one_lane_and_is_no_fork() {
+        let source = Source { store_id: StoreId::new("0001").unwrap(), agent_id: AgentId::new("a").unwrap() };
+        let record = |(stream, seq, fork)| Stored {
+            stream,
+            source: source.clone(),
+            key: RecordKey { epoch: Epoch([1; 16]), lane: Lane::Trade, seq: Seq(seq) },
+            fork,
+            bytes: Vec::new(),
+        };
+        let runs_of = |records: &[(i64, u64, i64)]| {
+            let rows = runs(7, &records.iter().copied().map(record).collect::<Vec<_>>());
+            let ints = |row: Row| row.0.into_iter().map(|value| if let Value::Int(int) = value { int } else { -1 });
+            rows.into_iter().map(|row| ints(row).collect()).collect::<Vec<Vec<i64>>>()
+        };
+        assert_eq!(runs_of(&[(1, 4, 0), (1, 5, 0), (1, 6, 0)]), [[7, 3, 1, 4, 0]]);
+        assert_eq!(runs_of(&[(1, 4, 0), (2, 5, 0), (2, 7, 0)]), [[7, 1, 1, 4, 0], [8, 1, 2, 5, 0], [9, 1, 2, 7, 0]]);
+        assert_eq!(runs_of(&[(1, 4, 0), (1, 5, 1), (1, 6, 0)]), [[7, 1, 1, 4, 0], [8, 1, 1, 5, 1], [9, 1, 1, 6, 0]]);
+        assert_eq!(runs_of(&[(1, 4, 1), (1, 5, 1)]), [[7, 1, 1, 4, 1], [8, 1, 1, 5, 1]]);
+        assert_eq!(runs_of(&[]), Vec::<Vec<i64>>::new());
+    }
 }

@@ -130,11 +130,51 @@ async fn what_a_box_that_was_made_anew_never_sent_is_named_once_nobody_speaks_of
         let mut tx = place.database().begin(Role::Desk).await.unwrap();
         tx.execute_many("UPDATE streams SET seen_at = 0", vec![vec![]]).await.unwrap();
         tx.commit().await.unwrap();
-        hello(&ledger, &one, SESSION, vec![heads(epoch(1), 8, None, vec![])]).await;
+        let welcomed = hello(&ledger, &one, SESSION, vec![heads(epoch(1), 8, None, vec![])]).await;
         assert_eq!(exceptions(&ledger, flag::GONE).await.len(), 2, "a hello that is played again knows nothing newer");
+        let absent = [(3, 4), (7, 8)].map(|(first, last)| SeqRange { first: Seq(first), last: Seq(last) });
+        assert_eq!(welcomed.marks[0].absent, absent, "should that box speak again after all, it sends them");
         assert_eq!(post_all(&ledger).await, 2, "what stood above the gap has a position now");
         let taken = ledger.take(&[trade(&one, 1, records)]).await.unwrap();
         assert_eq!((taken.stored, taken.duplicates), (4, 4), "and what comes after all is kept");
         assert_eq!(post_all(&ledger).await, 4);
+    }
+}
+
+#[tokio::test]
+async fn a_chunk_is_shared_out_among_lanes_and_says_whether_more_waits() {
+    let bounds = |records_max, bytes_max| PostingBounds { records_max, bytes_max, opaque: false };
+    for place in places() {
+        let ledger = place.open().await;
+        let one = source("0001", "a");
+        let stock = arrival(&one, epoch(1), Lane::Stock, 1, sales(11..=20));
+        ledger.take(&[trade(&one, 1, sales(1..=10)), stock]).await.unwrap();
+        let posted = async |records_max, bytes_max| {
+            let posted = ledger.post(bounds(records_max, bytes_max)).await.unwrap();
+            (posted.records, posted.more)
+        };
+        let lanes = async || {
+            let entries = all_entries(&ledger).await;
+            let of = |lane| entries.iter().filter(|entry| entry.key.lane == lane).count();
+            (of(Lane::Trade), of(Lane::Stock))
+        };
+        assert_eq!(posted(6, usize::MAX).await, (6, true));
+        assert_eq!(lanes().await, (3, 3));
+        assert_eq!(posted(6, 1).await, (1, true), "a record that is larger goes alone");
+        assert_eq!(posted(1, usize::MAX).await, (1, true));
+        assert_eq!(posted(100, usize::MAX).await, (12, false));
+        assert_eq!(posted(100, usize::MAX).await, (0, false));
+        assert_eq!(lanes().await, (10, 10));
+
+        // Latecomers: other records under the same numbers.
+        ledger.take(&[trade(&one, 1, sales(31..=40)), trade(&one, 11, sales(41..=42))]).await.unwrap();
+        assert_eq!(posted(4, usize::MAX).await, (4, true));
+        assert_eq!(posted(6, usize::MAX).await, (6, true));
+        assert_eq!(posted(6, usize::MAX).await, (2, false));
+        ledger.take(&[trade(&one, 1, sales(51..=56))]).await.unwrap();
+        assert_eq!(posted(3, usize::MAX).await, (3, true), "nothing but latecomers");
+        assert_eq!(posted(100, 1).await, (1, true));
+        assert_eq!(posted(100, usize::MAX).await, (2, false));
+        assert_gapless(&all_entries(&ledger).await);
     }
 }
