@@ -207,6 +207,18 @@ mod tests {
     }
 
     #[test]
+    fn an_epoch_precedes_those_that_were_heard_of_after_it() {
+        let mut lineage = Lineage::default();
+        lineage.hello(&[heads(2, None, false), heads(1, Some(2), true)], true);
+        lineage.hello(&[heads(3, Some(1), true)], true);
+        let [first, second, third, unknown] = [2, 1, 3, 9].map(|name| Epoch([name; 16]));
+        assert!(lineage.precedes(first, second) && lineage.precedes(first, third) && lineage.precedes(second, third));
+        assert!(!lineage.precedes(third, second) && !lineage.precedes(second, first));
+        assert!(!lineage.precedes(first, first));
+        assert!(!lineage.precedes(unknown, first) && !lineage.precedes(first, unknown));
+    }
+
+    #[test]
     fn a_box_set_back_to_an_older_state_is_told_once() {
         let mut lineage = Lineage::default();
         lineage.hello(&[heads(1, None, false), heads(2, Some(1), true)], true);
