@@ -418,7 +418,7 @@ impl SeqRange {
     }
 
     /// The first number of the range that lies in none of `others`.
-    pub fn first_outside(self, others: impl Iterator<Item = Self> + Clone) -> Option<Seq> {
+    pub fn first_outside(self, others: &(impl Iterator<Item = Self> + Clone)) -> Option<Seq> {
         let mut seq = self.first;
         while seq <= self.last {
             let Some(cover) = others.clone().find(|other| other.contains(seq)) else { return Some(seq) };
@@ -449,7 +449,7 @@ mod tests {
     #[test]
     fn the_first_number_outside_of_ranges() {
         let range = |first, last| SeqRange { first: Seq(first), last: Seq(last) };
-        let outside = |one: SeqRange, others: &[SeqRange]| one.first_outside(others.iter().copied());
+        let outside = |one: SeqRange, others: &[SeqRange]| one.first_outside(&others.iter().copied());
         assert_eq!(outside(range(3, 5), &[]), Some(Seq(3)));
         assert_eq!(outside(range(3, 5), &[range(4, 9)]), Some(Seq(3)));
         assert_eq!(outside(range(3, 5), &[range(4, 4), range(1, 3)]), Some(Seq(5)));

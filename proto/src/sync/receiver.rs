@@ -158,7 +158,8 @@ impl LaneState {
 
     /// How far a copy of the ledger that has this mark holds what is held here.
     pub fn verified_by(&self, copy: &Mark) -> Seq {
-        let lacking = copy.absent.iter().filter_map(|absent| absent.first_outside(self.absent.iter().copied())).min();
+        let own = self.absent.iter().copied();
+        let lacking = copy.absent.iter().filter_map(|absent| absent.first_outside(&own)).min();
         let copied = copy.stored.min(self.stored);
         lacking.map_or(copied, |lacking| copied.min(lacking.previous()))
     }
@@ -236,7 +237,9 @@ impl LaneState {
         if self.absent.len() > RECEIVER_RANGES_MAX {
             // As one range the two oldest claim too much, which costs a sending in vain.
             let oldest = self.absent.remove(0);
-            self.absent[0].first = oldest.first;
+            if let Some(next) = self.absent.first_mut() {
+                next.first = oldest.first;
+            }
         }
     }
 
@@ -327,12 +330,11 @@ impl LaneState {
     pub fn mark(&self, key: LaneKey) -> Mark {
         let ranges = self.ranges.iter().take(ACK_RANGES_MAX).copied().collect();
         let mut absent = self.absent.clone();
-        if let Some(last) = absent.last().map(|range| range.last)
-            && absent.len() > ACK_RANGES_MAX
-        {
-            absent.truncate(ACK_RANGES_MAX);
-            absent[ACK_RANGES_MAX - 1].last = last;
+        let end = absent.last().map(|range| range.last);
+        if let Some((end, kept)) = end.zip(absent.get_mut(ACK_RANGES_MAX - 1)) {
+            kept.last = end;
         }
+        absent.truncate(ACK_RANGES_MAX);
         Mark { key, stored: self.stored, safe: self.safe, ranges, absent, chain: self.chain }
     }
 }

@@ -90,7 +90,7 @@ async fn what_was_not_committed_is_not_there_neither_records_nor_watermark() {
             let (_, lanes) = place.open().await.all_lanes().await.unwrap();
             let kept = rows(&place, "SELECT COUNT(*) FROM records").await;
             assert_eq!(u64::try_from(kept).unwrap(), lanes[0].mark.stored.0, "records and watermark go together");
-            if outcome.as_ref().is_some_and(|taken| taken.is_ok()) {
+            if outcome.as_ref().is_some_and(Result::is_ok) {
                 assert_eq!(lanes[0].mark.stored, Seq(6), "what was confirmed is there");
                 break;
             }

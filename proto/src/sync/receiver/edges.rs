@@ -56,6 +56,7 @@ proptest! {
             let above: Vec<u64> = state.ranges.iter().flat_map(|range| numbers(*range)).collect();
             prop_assert_eq!(above, stored.range(whole + 1..).copied().collect::<Vec<u64>>());
             let absent: Vec<u64> = state.absent.iter().flat_map(|range| numbers(*range)).collect();
+            prop_assert!(state.absent.windows(2).all(|pair| pair[0].last.next() < pair[1].first));
             let never_came = lost.range(..=whole).filter(|seq| !stored.contains(seq));
             prop_assert_eq!(absent, never_came.copied().collect::<Vec<u64>>());
             prop_assert!(state.gone.iter().all(|gone| gone.range.last > state.stored));

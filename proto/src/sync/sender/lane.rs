@@ -299,7 +299,7 @@ impl LaneSide {
     /// Whether a record is retained here under a number of `range`.
     fn has_of(&self, range: SeqRange) -> bool {
         let retained = SeqRange { first: range.first.max(self.head.first), last: range.last.min(self.head.last) };
-        retained.first_outside(self.head.gone.iter().map(|gone| gone.range)).is_some()
+        retained.first_outside(&self.head.gone.iter().map(|gone| gone.range)).is_some()
     }
 
     /// The chain after a number, as far as it is at hand.

@@ -248,6 +248,7 @@ fn a_contested_lane_goes_over_what_it_lost() {
     let chain_after = Some(chain_of(1, 9));
     let gone = Gone { range, reason: GoneReason::Damaged, chain_before: None, chain_after };
     let own = LaneHead { chain: Some(chain_of(1, 9)), gone: vec![gone], ..head(Lane::Trade, 1, 9) };
+    sender.take_marks();
     sender.handle_heads(heads(vec![own]), Moment(1));
     assert_eq!((sender.contested(), sender.take_marks().map(|marks| marks[0].stored)), (1, Some(Seq(9))));
 }
