@@ -167,12 +167,15 @@ impl Recovery {
             made => return Ok(made?),
         }
         // Not even one segment fits. Writing the same bytes to the same place proves them too, but for a medium that spoils a sector
-        // whose write it does not finish; a box that cannot start helps nobody.
+        // whose write it does not finish; a box that cannot start helps nobody. A whole header stays as it is, unless it proves more than
+        // there is: half of another one would be damage.
+        let whole = old.header.as_ref().filter(|(header, _)| u64::from(header.proven) <= old.bytes);
+        let kept = whole.map_or(0, |(_, length)| content.len().min(*length as usize));
         let cut_end = usize::try_from(old.bytes.min(u64::from(cut_end))).unwrap_or(0);
         let zeros = vec![0; cut_end.saturating_sub(content.len())];
         let written = old
             .file
-            .write_at(content, 0)
+            .write_at(&content[kept..], kept as u64)
             .and_then(|()| old.file.write_at(&zeros, content.len() as u64))
             .and_then(|()| old.file.sync_data());
         written.map_err(failed("write the last segment again"))?;

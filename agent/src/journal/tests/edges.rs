@@ -350,3 +350,30 @@ fn what_is_not_proven_goes_into_a_fresh_file_though_only_the_ballast_has_room_fo
     assert!(world.disk.content(&name).unwrap() != before);
     assert_eq!(world.verify(), []);
 }
+
+/// Where not even one file more fits, the last segment is written again in its place: a write that ends anywhere in it damages nothing.
+#[test]
+fn a_last_segment_that_was_half_written_again_in_its_place_is_whole() {
+    let mut failed = 0;
+    for short_bytes in [0, 1, 30, 100, 700, 5_000] {
+        for after in 0..8 {
+            let mut world = three_epochs();
+            world.append(&[Lane::Trade; 3], 200).unwrap();
+            let before = world.read_all().records;
+            world.journal = None;
+            world.disk.kill();
+            assert!(world.disk.delete(super::super::reclaim::BALLAST));
+            world.disk.set_capacity(Some(world.disk.used_bytes()));
+            let failure = fail(Call::Write, after, false);
+            world.disk.fail(Some(Failure { short_bytes, ..failure }));
+            failed += usize::from(world.try_open().is_err());
+            world.journal = None;
+            world.disk.fail(None);
+            world.disk.kill();
+            world.open();
+            assert_eq!(world.opened.damage, [], "{short_bytes} bytes of write {after}");
+            assert_eq!(world.read_all().records, before);
+        }
+    }
+    assert!(failed > 0);
+}
