@@ -34,8 +34,10 @@ enum Kind {
     Guard,
     /// The end of the pattern of a match arm without a guard.
     Arm,
-    /// The value of a field of a struct that takes the rest from another; what it would have taken.
+    /// The value of a field of a struct that takes the rest from another; its name where only that stands there, and what it
+    /// would have taken.
     Field {
+        named: String,
         otherwise: String,
     },
 }
@@ -59,7 +61,9 @@ pub(crate) fn switch(source: &str, mutants: &[(usize, &Mutant)]) -> syn::Result<
         let line = lines.get(mutant.span.start.line.saturating_sub(1)).copied().unwrap_or(source.len());
         let before = source[line..].chars().take(mutant.span.start.column.saturating_sub(1));
         let key = line + before.map(char::len_utf8).sum::<usize>();
-        let is_it = |place: &&mut Place| place.key == key && fits(&place.kind, &mutant.genre);
+        // One place cannot return two types.
+        let is_opaque = mutant.place().contains(" -> impl ");
+        let is_it = |place: &&mut Place| place.key == key && fits(&place.kind, &mutant.genre) && !is_opaque;
         if let Some(place) = places.iter_mut().find(is_it) {
             place.choices.push((*number, mutant.replacement.clone()));
             switched.push(*number);
@@ -147,9 +151,8 @@ impl<'ast> Visit<'ast> for Places<'_> {
                 let syn::Member::Named(name) = &field.member else { continue };
                 let otherwise = format!("({}).{name}.clone()", &self.source[rest.span().byte_range()]);
                 let at = field.expr.span().byte_range();
-                if field.colon_token.is_some() {
-                    self.add(field.span().byte_range().start, at, Kind::Field { otherwise });
-                }
+                let named = if field.colon_token.is_some() { String::new() } else { format!("{name}: ") };
+                self.add(field.span().byte_range().start, at, Kind::Field { named, otherwise });
             }
         }
         visit::visit_expr_struct(self, expression);
@@ -243,9 +246,9 @@ fn render(source: &str, places: &[Place], at: Range<usize>) -> String {
                 let numbers = place.choices.iter().map(|(number, _)| format!("!crate::mutant_is({number})"));
                 format!(" if {}", numbers.collect::<Vec<_>>().join(" && "))
             }
-            Kind::Field { otherwise } => {
+            Kind::Field { named, otherwise } => {
                 let choices = chosen(&|_| otherwise.clone());
-                format!("({choices} {{ {} }})", render(source, inside, place.at.clone()))
+                format!("{named}({choices} {{ {} }})", render(source, inside, place.at.clone()))
             }
         };
         text.push_str(&piece);

@@ -24,10 +24,11 @@ pub fn mutant_is(number: usize) -> bool {
 ";
 
 /// How often what does not compile is left out before something else must be wrong.
-const TURNS_MAX: usize = 12;
+const TURNS_MAX: usize = 40;
 
-/// Lines above an error among which its switch is looked for.
+/// Lines above an error, and below it, among which its switch is looked for.
 const LINES_ABOVE: usize = 3;
+const LINES_BELOW: usize = 24;
 
 /// The copy.
 #[derive(Debug)]
@@ -53,7 +54,13 @@ struct Said {
 #[derive(Deserialize)]
 struct Diagnostic {
     level: String,
+    code: Option<Code>,
     spans: Vec<Where>,
+}
+
+#[derive(Deserialize)]
+struct Code {
+    code: String,
 }
 
 #[derive(Deserialize)]
@@ -83,6 +90,10 @@ impl Tree {
         let mut sources = BTreeMap::new();
         for file in mutants.iter().map(|mutant| &mutant.file) {
             sources.insert(file.clone(), std::fs::read_to_string(self.root.join(file))?);
+        }
+        if let Some([file, text, other]) = area.altered {
+            let path = self.root.join(file);
+            write(&path, std::fs::read_to_string(&path)?.replace(text, other).as_bytes())?;
         }
         let ask = self.root.join(area.directory).join("src/lib.rs");
         write(&ask, format!("{}{ASK}", std::fs::read_to_string(&ask)?).as_bytes())?;
@@ -126,8 +137,7 @@ impl Tree {
             }
             let messages = said.into_iter().filter(|said| said.reason == "compiler-message");
             let errors = messages.filter_map(|said| said.message).filter(|message| message.level == "error");
-            let spans = errors.flat_map(|error| error.spans);
-            let numbers: BTreeSet<usize> = spans.flat_map(|place| self.switches_at(&place)).collect();
+            let numbers: BTreeSet<usize> = errors.flat_map(|error| self.switches_at(&error)).collect();
             return if numbers.is_empty() {
                 Err(Failed::Said(String::from_utf8_lossy(&built.stderr).into_owned()))
             } else {
@@ -140,16 +150,23 @@ impl Tree {
         Ok(Ok(Programs { tests, simulator }))
     }
 
-    /// The switches in the line of an error, or else in the nearest one above.
-    fn switches_at(&self, place: &Where) -> Vec<usize> {
+    /// The switches at an error: in its line, in the nearest one above, or else below. Arms that a match lacks stand below.
+    fn switches_at(&self, error: &Diagnostic) -> Vec<usize> {
+        let lacks_arms = error.code.as_ref().is_some_and(|code| code.code == "E0004");
+        error.spans.iter().flat_map(|place| self.switches_near(place, lacks_arms)).collect()
+    }
+
+    fn switches_near(&self, place: &Where, lacks_arms: bool) -> Vec<usize> {
         let text = std::fs::read_to_string(self.root.join(&place.file_name)).unwrap_or_default();
-        let above = text.lines().take(place.line_start).collect::<Vec<_>>();
-        let near = above.iter().rev().take(LINES_ABOVE + 1);
-        let numbers = near.map(|line| {
-            let asked = line.split("crate::mutant_is(").skip(1);
+        let lines: Vec<&str> = text.lines().collect();
+        let (above, below) = lines.split_at(place.line_start.min(lines.len()));
+        let above = above.iter().rev().take(if lacks_arms { 0 } else { LINES_ABOVE + 1 });
+        let near = above.chain(below.iter().take(LINES_BELOW));
+        let mut numbers = near.map(|line| {
+            let asked = line.split(if lacks_arms { " if !crate::mutant_is(" } else { "crate::mutant_is(" }).skip(1);
             asked.filter_map(|rest| rest.split(')').next()?.parse().ok()).collect::<Vec<usize>>()
         });
-        numbers.into_iter().find(|numbers| !numbers.is_empty()).unwrap_or_default()
+        numbers.find(|numbers| !numbers.is_empty()).unwrap_or_default()
     }
 }
 

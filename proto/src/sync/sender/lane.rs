@@ -305,7 +305,7 @@ impl LaneSide {
     /// The chain after a number, as far as it is at hand.
     fn known_chain(&self, seq: Seq) -> Option<Chain> {
         let head = [(self.head.last, self.head.chain), (self.head.first.previous(), self.head.chain_before)];
-        let mark = self.mark.as_ref().filter(|_| !self.contested).map(|mark| (mark.stored, mark.chain));
+        let mark = self.mark.as_ref().map(|mark| (mark.stored, mark.chain));
         let flights = self.flights.iter().map(|flight| (flight.range.last, flight.after));
         head.into_iter().chain(mark).chain(flights).find_map(|(at, chain)| chain.filter(|_| at == seq))
     }
@@ -367,7 +367,7 @@ impl LaneSide {
         let floor = self.head.first.previous();
         let own = self.mark.take().unwrap_or_else(|| Mark { stored: floor, safe: floor, ..mark.clone() });
         self.next = own.stored.next();
-        self.mark = Some(Mark { ranges: Vec::new(), absent: Vec::new(), chain: None, ..own });
+        self.mark = Some(Mark { ranges: Vec::new(), chain: None, ..own });
         self.go_on();
         self.reclaimed = None;
         self.flights.clear();

@@ -237,3 +237,122 @@ fn a_range_that_a_person_wants_goes_on_behind_each_batch() {
     }
     assert_eq!(sender.next_command(Moment(1)), None);
 }
+
+fn prove_of(sender: &mut Sender) -> Option<Seq> {
+    match sender.next_command(Moment(1)) {
+        Some(Command::Prove(key)) => Some(key.seq),
+        Some(Command::Hello(_) | Command::Positions | Command::Send { .. }) | None => None,
+    }
+}
+
+fn first_to_send(sender: &mut Sender) -> Option<Seq> {
+    loop {
+        match sender.next_command(Moment(1)) {
+            Some(Command::Send { first, .. }) => return Some(first.seq),
+            Some(Command::Prove(_) | Command::Hello(_) | Command::Positions) => {}
+            None => return None,
+        }
+    }
+}
+
+fn record(seq: u64) -> RecordKey {
+    RecordKey { epoch: EPOCH, lane: Lane::Trade, seq: Seq(seq) }
+}
+
+#[test]
+fn of_marks_that_wait_for_their_chain_the_furthest_counts_with_the_highest_safe() {
+    let with = |stored, safe| Mark { safe: Seq(safe), ..chained(1, stored) };
+    let waiting = |marks: &[Mark]| {
+        let mut sender = welcomed_over(1, 0, 9);
+        send_own(&mut sender, 9);
+        sender.take_marks();
+        for mark in marks {
+            sender.handle_down(ack(vec![mark.clone()]), Moment(2));
+        }
+        let Some(asked) = prove_of(&mut sender) else { panic!("nothing is unproven") };
+        sender.handle_chain(record(asked.0), Some(chain_of(1, asked.0)), Moment(3));
+        let told = sender.take_marks().map(|marks| (marks[0].stored.0, marks[0].safe.0));
+        (asked.0, told, sender.contested(), prove_of(&mut sender))
+    };
+    assert_eq!(waiting(&[with(4, 3), with(6, 1)]), (6, Some((6, 3)), 0, None));
+    assert_eq!(waiting(&[with(6, 1), with(5, 3)]), (6, Some((6, 3)), 0, None));
+    let absent = Mark { absent: vec![range(2, 3)], ..with(6, 1) };
+    assert_eq!(waiting(&[with(5, 1)]), (5, Some((5, 1)), 0, None));
+    let mut sender = welcomed_over(1, 0, 9);
+    send_own(&mut sender, 9);
+    for mark in [with(6, 1), absent] {
+        sender.handle_down(ack(vec![mark]), Moment(2));
+    }
+    assert_eq!(sender.contested(), 1, "of two with one number the later one counts");
+}
+
+#[test]
+fn a_chain_that_is_known_is_not_looked_up_again() {
+    let mut sender = welcomed_over(1, 4, 9);
+    assert_eq!(prove_of(&mut sender), Some(Seq(4)));
+    sender.handle_chain(record(4), Some(chain_of(1, 4)), Moment(1));
+    sender.handle_down(ack(vec![chained(1, 4)]), Moment(2));
+    assert_ne!(sender.next_command(Moment(2)), Some(Command::Prove(record(4))));
+
+    let given_back = LaneHead { chain_before: Some(chain_of(1, 4)), ..head(Lane::Trade, 5, 9) };
+    for (stored, asked) in [(3, None), (4, None), (5, Some(Seq(5)))] {
+        let mut sender = super::sender(vec![given_back.clone()]);
+        welcome(&mut sender, HUB, &[chained(1, stored)], 64, Moment(0));
+        if stored == 3 {
+            assert!(matches!(sender.next_command(Moment(0)), Some(Command::Hello(_))), "it tells what is gone");
+        }
+        assert_eq!((prove_of(&mut sender), sender.contested()), (asked, 0), "{stored}");
+    }
+}
+
+#[test]
+fn the_chain_before_a_gap_is_told_as_the_journal_knows_it() {
+    let gone = Gone { range: range(3, 4), reason: GoneReason::Damaged, chain_before: None, chain_after: None };
+    let mut sender = sender(vec![LaneHead { gone: vec![gone], ..head(Lane::Trade, 1, 9) }]);
+    assert_eq!(prove_of(&mut sender), Some(Seq(2)));
+    sender.handle_chain(record(2), Some(chain_of(1, 2)), Moment(1));
+    let Some(Command::Hello(pages)) = sender.next_command(Moment(1)) else { panic!("no hello") };
+    assert_eq!(pages[0].epochs[0].lanes[0].gone, [Gone { chain_before: Some(chain_of(1, 2)), ..gone }]);
+}
+
+#[test]
+fn what_the_hub_took_of_a_contested_lane_is_remembered_in_any_order_and_nothing_else() {
+    let mut sender = welcomed_over(1, 0, 9);
+    send_own(&mut sender, 4);
+    sender.handle_down(ack(vec![Mark { ranges: vec![range(6, 7)], ..chained(1, 4) }]), Moment(2));
+    let own = LaneHead { chain: Some(chain_of(1, 12)), ..head(Lane::Trade, 1, 12) };
+    sender.handle_heads(heads(vec![own.clone()]), Moment(2));
+    sender.handle_down(ack(vec![chained(2, 12)]), Moment(2));
+    if let Some(asked) = prove_of(&mut sender) {
+        sender.handle_chain(record(asked.0), Some(chain_of(1, asked.0)), Moment(2));
+    }
+    assert_eq!((sender.contested(), first_to_send(&mut sender)), (1, Some(Seq(5))));
+    for (first, last) in [(5, 5), (6, 8), (9, 9)] {
+        assert_eq!(first_to_send(&mut sender), Some(Seq(first)), "others may have what an earlier mark named");
+        sender.handle_sent(TRADE, range(first, last), 1_000, &digests_of(1, range(first, last)), Moment(2));
+    }
+    sender.take_marks();
+    let mut told = |first, last| {
+        sender.handle_down(taken(range(first, last), 1, chained(2, 12)), Moment(3));
+        sender.take_marks().map(|marks| marks[0].stored.0)
+    };
+    assert_eq!(told(9, 9), Some(4));
+    assert_eq!(told(6, 8), Some(4));
+    assert_eq!(told(5, 5), Some(9));
+    sender.handle_heads(heads(vec![own]), Moment(3));
+    assert_eq!(sender.take_marks(), None, "it did not move");
+    sender.handle_down(Down::HelloWanted { hub_epoch: HUB }, Moment(4));
+    let Some(Command::Hello(pages)) = sender.next_command(Moment(3_000)) else { panic!("no hello") };
+    let welcome = Welcome {
+        version: WireVersion::V1,
+        session: SESSION,
+        round: pages[0].round,
+        hub_epoch: HUB,
+        page: 0,
+        marks: vec![chained(1, 9)],
+        window: WINDOW_SEQS_MAX,
+        credit: 64,
+    };
+    sender.handle_down(Down::Welcome(welcome), Moment(3_000));
+    assert_eq!(prove_of(&mut sender), Some(Seq(9)), "the chain after it is nobody's memory");
+}
