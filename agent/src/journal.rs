@@ -399,7 +399,6 @@ impl Journal {
             let count = file.read_at(&mut bytes, u64::from(position.offset())).map_err(disk_error)?;
             let ahead = bytes.get(..count).unwrap_or(&[]);
             match frame::decode(ahead, Seed::new(span.nonce, span.number), position.offset()) {
-                Decoded::Frame(view) if view.header.kind == Kind::Hole => return Err(ReadError::NotThere(position)),
                 Decoded::Frame(view) => {
                     return replay::frame(view.header, view.payload).ok_or(ReadError::NotThere(position));
                 }

@@ -14,7 +14,7 @@ use super::table::{Head, lane_index};
 use super::types::{EpochView, Gone, LaneView, Position};
 
 /// A sealed segment.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Sealed {
     pub(crate) number: u32,
     pub(crate) nonce: u64,

@@ -27,10 +27,12 @@ mod edges;
 mod failing;
 mod figures;
 mod golden;
+mod lookups;
 mod mending;
 mod powercut;
 mod reclaiming;
 mod recovering;
+mod system;
 
 pub(super) const NOW: WallTime = WallTime(1_700_000_000_000);
 

@@ -5,7 +5,7 @@
 //! A build for each mutant, which is what cargo-mutants itself does, takes hours for these areas; this takes minutes. What no switch can
 //! express is counted and listed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -134,9 +134,12 @@ fn judge(area: &Area, arguments: &Arguments) -> Result<bool, Failed> {
     for (_, mutant) in mutants.iter().enumerate().filter(unswitched) {
         say(&format!("without a switch: {}", mutant.place()));
     }
+    // What has no switch and stands in the list was tried by cargo-mutants itself.
+    let apart: BTreeSet<String> =
+        mutants.iter().enumerate().filter(unswitched).map(|(_, mutant)| mutant.name()).collect();
     let mut known = list::survivors(area, &sources)?;
-    known.retain(|name, _| is_meant(name));
-    for name in alive.keys().chain(known.keys()).collect::<std::collections::BTreeSet<_>>() {
+    known.retain(|name, _| is_meant(name) && !apart.contains(name));
+    for name in alive.keys().chain(known.keys()).collect::<BTreeSet<_>>() {
         match (alive.get(name).copied().unwrap_or(0), known.get(name).copied().unwrap_or(0)) {
             (lives, listed) if lives > listed => say(&format!("without a reason: {name}")),
             (lives, listed) if lives < listed => say(&format!("listed, and lives no more: {name}")),

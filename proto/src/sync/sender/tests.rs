@@ -261,7 +261,9 @@ fn what_was_proven_before_another_box_wrote_is_not_sent_again() {
     let own = LaneHead { chain: Some(chain_of(1, 7)), ..head(Lane::Trade, 1, 7) };
     sender.handle_heads(heads(vec![own]), Moment(3));
     send_own(&mut sender, 7);
+    sender.take_marks();
     sender.handle_down(ack(vec![chained(2, 7)]), Moment(4));
+    assert_eq!(sender.take_marks().map(|marks| marks[0].stored), Some(Seq(5)), "what the hub has of others is told");
     assert_eq!((sender.contested(), send_own(&mut sender, 7)), (1, vec![SeqRange { first: Seq(6), last: Seq(7) }]));
 }
 

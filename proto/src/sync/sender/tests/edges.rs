@@ -303,6 +303,9 @@ fn a_chain_that_is_known_is_not_looked_up_again() {
         }
         assert_eq!((prove_of(&mut sender), sender.contested()), (asked, 0), "{stored}");
     }
+    let mut sender = super::sender(vec![given_back]);
+    welcome(&mut sender, HUB, &[chained(2, 4)], 64, Moment(0));
+    assert_eq!(sender.contested(), 1, "the chain before the first number retained is at hand");
 }
 
 #[test]
