@@ -110,7 +110,7 @@ pub use types::*;
 use catalog::{Catalog, OpenView, Sealed};
 use cursor::Cursor;
 use disk::{DiskFile, DiskLock};
-use frame::{Decoded, Kind, Seed};
+use frame::{Decoded, Seed};
 use scan::{Content, Mark, Snapshots};
 use segment::{Made, path, segment_name};
 use table::{Entry, Table};

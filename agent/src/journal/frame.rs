@@ -139,7 +139,7 @@ fn u32_at(bytes: &[u8; FRAME_HEADER_BYTES], at: usize) -> u32 {
 /// Reads the frame at the start of `bytes`, which stand at `offset` of the segment.
 pub(crate) fn decode(bytes: &[u8], seed: Seed, offset: u32) -> Decoded<'_> {
     let Some((head, rest)) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>() else {
-        return if bytes.is_empty() || MAGIC.starts_with(bytes.get(..bytes.len().min(2)).unwrap_or(&[])) {
+        return if MAGIC.starts_with(bytes.get(..bytes.len().min(2)).unwrap_or(&[])) {
             Decoded::Short(FRAME_HEADER_BYTES)
         } else {
             Decoded::Bad
@@ -218,6 +218,38 @@ mod tests {
         assert!(matches!(decode(&bytes, Seed::new(1, 3), 128), Decoded::Bad));
         assert!(matches!(decode(&bytes, Seed::new(2, 2), 128), Decoded::Bad));
         assert!(matches!(decode(&bytes[..40], seed, 128), Decoded::Short(47)));
+    }
+
+    #[test]
+    fn what_may_go_on_is_short_and_what_cannot_be_a_frame_is_bad() {
+        let seed = Seed::new(1, 2);
+        let mut bytes = Vec::new();
+        encode(&mut bytes, seed, 0, &header(), &vec![7; PAYLOAD_BYTES_MAX]);
+        for length in [0, 1, 2, 3, FRAME_HEADER_BYTES - 1] {
+            let found = decode(&bytes[..length], seed, 0);
+            assert!(matches!(found, Decoded::Short(FRAME_HEADER_BYTES)), "{length}: {found:?}");
+        }
+        for foreign in [&[0][..], &[MAGIC[0], 0], &[MAGIC[1]]] {
+            assert!(matches!(decode(foreign, seed, 0), Decoded::Bad), "{foreign:?}");
+        }
+        assert!(matches!(decode(&bytes, seed, 0), Decoded::Frame(view) if view.payload.len() == PAYLOAD_BYTES_MAX));
+        bytes[4..8].copy_from_slice(&u32::try_from(PAYLOAD_BYTES_MAX + 1).unwrap().to_le_bytes());
+        assert!(matches!(decode(&bytes[..100], seed, 0), Decoded::Bad), "no frame is that long");
+    }
+
+    #[test]
+    fn a_hole_covers_whole_frames() {
+        let seed = Seed::new(1, 2);
+        let found = |span| {
+            let bytes = hole(seed, 64, span);
+            match decode(&bytes, seed, 64) {
+                Decoded::Frame(view) => Some(view.bytes),
+                Decoded::Short(_) | Decoded::Bad => None,
+            }
+        };
+        let header_bytes = u32::try_from(FRAME_HEADER_BYTES).unwrap();
+        assert_eq!([header_bytes, 48, 4_096].map(found), [Some(FRAME_HEADER_BYTES), Some(48), Some(4_096)]);
+        assert_eq!([0, 8, header_bytes - 8, header_bytes + 1, 4_095].map(found), [None; 5]);
     }
 
     #[test]

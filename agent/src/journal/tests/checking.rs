@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use super::damaged::{frames, item_segment, lost};
 use super::segment::SegmentHeader;
 use super::*;
+use crate::journal::frame::Kind;
 
 fn filled() -> World {
     let mut world = World::new(small());

@@ -8,6 +8,7 @@ use super::frame::Header;
 use super::segment::SegmentHeader;
 use super::table::GroupHeader;
 use super::*;
+use crate::journal::frame::Kind;
 
 fn stop(world: &mut World) {
     world.journal = None;
