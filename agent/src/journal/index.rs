@@ -339,4 +339,77 @@ mod tests {
             disk.flip(&name, offset, 0x10);
         }
     }
+
+    fn key(first: u64, last: u64) -> IdentityKey {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&first.to_be_bytes());
+        bytes[8..].copy_from_slice(&last.to_be_bytes());
+        IdentityKey(bytes)
+    }
+
+    #[test]
+    fn pages_are_searched_from_the_first_to_the_last_that_may_hold_an_identity() {
+        let disk = MemoryDisk::new();
+        for count in [0, 1, ENTRIES_PER_PAGE - 1, ENTRIES_PER_PAGE, ENTRIES_PER_PAGE + 1, 2 * ENTRIES_PER_PAGE + 7] {
+            // One identity fills the end of a page and the beginning of the next.
+            let number = |n: usize| u64::try_from(n / 20).unwrap();
+            let keys: Vec<_> = (0..count).map(|n| (key(number(n), 1), u32::try_from(n).unwrap())).collect();
+            write(&disk, 1, 9, &Meta::default(), &keys).unwrap();
+            let (_, filter, length) = read(&disk, 1, 9).unwrap().unwrap();
+            assert_eq!((filter.keys(), length), (count, disk.content(&path(&index_name(1))).unwrap().len() as u64));
+            for wanted in 0..=number(count) + 1 {
+                let expected: Vec<u32> =
+                    keys.iter().filter(|(key, _)| prefix(key) == wanted).map(|(_, n)| *n).collect();
+                assert_eq!(filter.offsets(&disk, 1, &key(wanted, 1)).unwrap(), Some(expected), "{wanted} of {count}");
+            }
+            // Behind the last entry of a page stand zeros, which are nobody's identity.
+            assert_eq!(filter.offsets(&disk, 1, &key(0, 0)).unwrap(), Some(vec![]));
+        }
+    }
+
+    #[test]
+    fn a_side_file_that_ends_early_is_damaged_and_one_that_is_missing_is_so_too() {
+        let disk = MemoryDisk::new();
+        let keys: Vec<_> = (0..300).map(|n| (key(n, n), 1)).collect();
+        let (filter, length) = write(&disk, 1, 9, &Meta::default(), &keys).unwrap();
+        let name = path(&index_name(1));
+        let whole = disk.content(&name).unwrap();
+        assert_eq!(length, whole.len() as u64);
+        let block = whole.len() - 2 * PAGE_BYTES;
+        for left in [0, 1, HEAD_BYTES - 1, HEAD_BYTES, block - 1, block, block + PAGE_BYTES, whole.len() - 1] {
+            disk.set_content(&name, whole[..left].to_vec());
+            assert!(read(&disk, 1, 9).unwrap().is_none(), "{left} bytes");
+        }
+        let pages = filter.pages_are_whole(&disk, 1).unwrap();
+        assert!(!pages, "the last page is cut");
+        assert_eq!(filter.offsets(&disk, 1, &key(299, 299)).unwrap(), None);
+        assert!(disk.delete(&name));
+        assert_eq!(filter.offsets(&disk, 1, &key(1, 1)).unwrap(), None);
+    }
+
+    #[test]
+    fn a_side_file_that_cannot_be_opened_is_not_called_damaged() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = disk::OsDisk::new(directory.path()).unwrap();
+        disk.create_dir(DIR).unwrap();
+        let keys = [(key(1, 1), 1)];
+        let (filter, _) = write(&disk, 1, 9, &Meta::default(), &keys).unwrap();
+        let name = directory.path().join(path(&index_name(1)));
+        std::fs::remove_file(&name).unwrap();
+        assert!(matches!(read(&disk, 1, 9), Ok(None)));
+        // A link to itself: it is there, and the system does not open it.
+        std::os::unix::fs::symlink(&name, &name).unwrap();
+        assert!(read(&disk, 1, 9).is_err());
+        assert!(filter.offsets(&disk, 1, &keys[0].0).is_err());
+    }
+
+    #[test]
+    fn the_only_page_of_a_side_file_is_looked_at() {
+        let disk = MemoryDisk::new();
+        let (filter, length) = write(&disk, 1, 9, &Meta::default(), &[(key(1, 1), 1)]).unwrap();
+        assert_eq!(length, 2 * PAGE_BYTES as u64);
+        assert!(filter.pages_are_whole(&disk, 1).unwrap());
+        disk.flip(&path(&index_name(1)), PAGE_BYTES + 3, 1);
+        assert!(!filter.pages_are_whole(&disk, 1).unwrap());
+    }
 }

@@ -126,3 +126,27 @@ const _: () = {
     assert!(PAYLOAD_BYTES_MAX * 2 < GROUP_BYTES_MAX, "every frame fits a group");
     assert!(PAGE_BYTES.is_multiple_of(8));
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_that_do_not_fit_each_other_are_refused() {
+        let whole = JournalConfig::default();
+        assert_eq!(whole.check(), Ok(()));
+        let of = |segment_bytes| JournalConfig { segment_bytes, bytes_max: u64::MAX, ..whole }.check().is_ok();
+        assert_eq!([4_095, 4_096, SEGMENT_BYTES_LIMIT, SEGMENT_BYTES_LIMIT + 1].map(of), [false, true, true, false]);
+        let least = whole.ballast_bytes() + 4 * whole.segment_bytes;
+        let of = |bytes_max| JournalConfig { bytes_max, ..whole }.check().is_ok();
+        assert_eq!([least - 1, least].map(of), [false, true]);
+    }
+
+    #[test]
+    fn the_ballast_holds_a_checkpoint_and_a_segment_with_its_side_file() {
+        let config = JournalConfig { segment_bytes: 1 << 20, checkpoint_bytes_max: 5, ..JournalConfig::default() };
+        assert_eq!(config.turn_bytes_max(), (1 << 20) + (1 << 17) + (1 << 14));
+        assert_eq!(config.ballast_bytes(), config.turn_bytes_max() + 5);
+        assert_eq!(config.turn_bytes(), 1 << 16);
+    }
+}

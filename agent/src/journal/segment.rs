@@ -206,3 +206,73 @@ pub(crate) fn make(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::MemoryDisk;
+    use super::super::disk::Disk as _;
+    use super::super::table::Entry;
+    use super::*;
+    use counterfoil_proto::id::Epoch;
+
+    fn header(epochs: usize) -> SegmentHeader {
+        let source = Source { store_id: StoreId::new("0042").unwrap(), agent_id: AgentId::new("box1").unwrap() };
+        let epoch = |n: usize| Entry::new(Epoch([u8::try_from(n % 250).unwrap() + 1; 16]), None);
+        SegmentHeader {
+            number: 7,
+            nonce: 9,
+            proven: 0,
+            previous_end: 0,
+            recycled: false,
+            wall: WallTime(0),
+            source,
+            table: (0..epochs).map(epoch).collect(),
+        }
+    }
+
+    #[test]
+    fn a_header_is_read_whole_whatever_its_length() {
+        let disk = MemoryDisk::new();
+        for epochs in [0, 1, 100, 115, 120, 121, 122, 130, 1_000] {
+            let header = header(epochs);
+            let bytes = header.encode(0);
+            let file = disk.create("header").unwrap();
+            file.write_at(&bytes, 0).unwrap();
+            let (found, length) = SegmentHeader::read(file.as_ref()).unwrap().unwrap();
+            assert_eq!((found.table.len(), length as usize), (epochs, bytes.len()));
+            file.truncate(bytes.len() as u64 - 1).unwrap();
+            assert!(matches!(SegmentHeader::read(file.as_ref()), Ok(Err(HeaderFault::Damaged))), "{epochs}");
+        }
+        let exact = header(1).encode(4096);
+        let file = disk.create("exact").unwrap();
+        file.write_at(&exact, 0).unwrap();
+        assert!(matches!(SegmentHeader::read(file.as_ref()), Ok(Ok((_, 4096)))));
+    }
+
+    #[test]
+    fn a_header_whose_length_cannot_be_is_no_header() {
+        let bytes = header(1).encode(0);
+        let with = |length: usize| {
+            let mut bytes = bytes.clone();
+            bytes[12..16].copy_from_slice(&u32::try_from(length).unwrap().to_le_bytes());
+            SegmentHeader::length(&bytes)
+        };
+        let right = u32::try_from(bytes.len()).unwrap();
+        assert_eq!(with(bytes.len()), Some(right));
+        assert_eq!([bytes.len() + 1, FIXED_BYTES - 8, SEGMENT_HEADER_BYTES_MAX + 8].map(with), [None; 3]);
+        let mut foreign = bytes.clone();
+        foreign[0] ^= 1;
+        assert_eq!(SegmentHeader::length(&foreign), None);
+    }
+
+    #[test]
+    fn a_segment_is_longer_than_what_it_begins_with() {
+        let disk = MemoryDisk::new();
+        disk.create_dir(DIR).unwrap();
+        for (bytes, expected) in [(0, 164), (100, 164), (164, 164), (165, 165)] {
+            let made = make(&disk, 3, &[1; 100], 100, bytes, None).unwrap();
+            assert_eq!((made.bytes, made.file.bytes().unwrap()), (expected, expected));
+        }
+        assert!(make(&disk, SEGMENTS_MAX + 1, &[1; 100], 100, 0, None).is_err());
+    }
+}
