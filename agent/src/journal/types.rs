@@ -432,3 +432,20 @@ pub enum ReadError {
         source: std::io::Error,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_read_from_a_side_file_as_it_was_written() {
+        for (reason, name) in [(GoneReason::Damaged, "damaged"), (GoneReason::Missing, "missing")] {
+            assert_eq!((GoneReason::from_code(reason.code()), reason.as_str()), (reason, name));
+        }
+    }
+
+    #[test]
+    fn a_position_shows_its_segment_and_its_offset() {
+        assert_eq!(Position::new(7, 2_104).to_string(), "7:2104");
+    }
+}

@@ -127,3 +127,56 @@ impl Walk {
         Ok(count >= wanted)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::MemoryDisk;
+    use super::super::frame::Kind;
+    use super::super::limits::READ_BUFFER_BYTES;
+    use super::*;
+    use counterfoil_proto::id::{Epoch, Lane};
+
+    const START: u32 = 64;
+
+    /// A segment of so many records without padding, which ends with the last one; where each stands.
+    fn segment(disk: &MemoryDisk, records: u64, payload_bytes: usize) -> (Vec<u32>, u32) {
+        disk.create_dir(super::super::segment::DIR).unwrap();
+        let file = disk.create(&path(&segment_name(1))).unwrap();
+        let (mut bytes, mut places) = (vec![0; START as usize], Vec::new());
+        for seq in 1..=records {
+            let offset = u32::try_from(bytes.len()).unwrap();
+            let header = Header { kind: Kind::Record, lane: Lane::Trade, group: START, seq, epoch: Epoch([1; 16]) };
+            frame::encode(&mut bytes, Seed::new(9, 1), offset, &header, &vec![7; payload_bytes]);
+            places.push(offset);
+        }
+        file.write_at(&bytes, 0).unwrap();
+        (places, u32::try_from(bytes.len()).unwrap())
+    }
+
+    fn steps(walk: &mut Walk) -> Vec<u32> {
+        let mut met = Vec::new();
+        while let Ok(Step::Frame { offset, .. }) = walk.step() {
+            met.push(offset);
+        }
+        met
+    }
+
+    #[test]
+    fn each_frame_is_met_also_the_one_that_ends_with_the_segment() {
+        for (records, payload_bytes) in [(1, 0), (3, 8), (3, READ_BUFFER_BYTES), (40, 20_000)] {
+            let disk = MemoryDisk::new();
+            let (places, end) = segment(&disk, records, payload_bytes);
+            let mut walk = Walk::open(&disk, 1, 9, START, end).unwrap();
+            assert_eq!(steps(&mut walk), places, "{records} of {payload_bytes} bytes");
+            assert!(matches!(walk.step(), Ok(Step::End)));
+            // Back to where nothing is in memory any more, and into the middle.
+            for from in [0, places.len() / 2] {
+                walk.seek(places[from]);
+                assert_eq!(steps(&mut walk), places[from..]);
+            }
+            let mut walk = Walk::open(&disk, 1, 9, START, end - 8).unwrap();
+            assert_eq!(steps(&mut walk), places[..places.len() - 1], "a frame does not reach beyond the end");
+            assert!(matches!(walk.step(), Ok(Step::Bad)));
+        }
+    }
+}
