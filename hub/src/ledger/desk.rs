@@ -421,3 +421,27 @@ impl Ledger for SqlLedger {
         Box::pin(self.place(position))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use counterfoil_proto::message::EpochHeads;
+    use counterfoil_proto::time::WallTime;
+
+    #[test]
+    fn a_snapshot_reflects_its_newest_epoch_and_the_records_of_that() {
+        let known = |number| EpochHeads { epoch: Epoch([number; 16]), parent: None, live: false, lanes: vec![] };
+        let mut lineage = Lineage::default();
+        lineage.hello(&[known(1), known(2)], true);
+        let of = |heads: &[(u8, Lane, u64)]| {
+            let head = |&(number, lane, last)| (LaneKey { epoch: Epoch([number; 16]), lane }, Seq(last));
+            let heads = heads.iter().map(head).collect();
+            let (session, items) = (SessionId([1; 16]), vec![]);
+            reflects(&lineage, &Positions { session, round: 1, part: 0, parts: 1, taken_at: WallTime(0), heads, items })
+        };
+        assert_eq!(of(&[(1, Lane::Trade, 100), (2, Lane::Trade, 3), (2, Lane::Stock, 4)]), (2, 7));
+        assert_eq!(of(&[(1, Lane::Trade, 100), (9, Lane::Trade, 3)]), (1, 100));
+        assert_eq!(of(&[(9, Lane::Trade, 3)]), (0, 3));
+        assert_eq!(of(&[]), (0, 0));
+    }
+}

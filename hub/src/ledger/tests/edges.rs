@@ -1,6 +1,8 @@
 //! What lived through the other tests as a mutant: digests loaded for the chain, sessions and heads told, counters that disagree.
 
 use super::super::sql::Role;
+use counterfoil_proto::message::Parent;
+
 use super::*;
 
 fn chain_over(records: &[Vec<u8>]) -> Chain {
@@ -176,5 +178,73 @@ async fn a_chunk_is_shared_out_among_lanes_and_says_whether_more_waits() {
         assert_eq!(posted(100, 1).await, (1, true));
         assert_eq!(posted(100, usize::MAX).await, (2, false));
         assert_gapless(&all_entries(&ledger).await);
+    }
+}
+
+#[tokio::test]
+async fn two_boxes_that_take_turns_are_told_and_suspended_and_what_they_said_of_themselves_is_shown() {
+    for place in places() {
+        let ledger = place.open().await;
+        let one = source("0001", "a");
+        let child = |number, records| {
+            let parent = Some(Parent { epoch: epoch(1), lanes: vec![] });
+            let past = EpochHeads { live: false, ..heads(epoch(1), 1, None, vec![]) };
+            vec![past, EpochHeads { parent, ..heads(epoch(number), records, None, vec![]) }]
+        };
+        let qualities = [ClockQuality::Synchronised, ClockQuality::Unsynchronised, ClockQuality::Behind];
+        let said = [(2, 1), (3, 1), (2, 2)];
+        let names = ["synchronised", "unsynchronised", "behind"];
+        for (((number, records), clock), name) in said.into_iter().zip(qualities).zip(names) {
+            let hello = Hello {
+                versions: (WireVersion::OLDEST, WireVersion::NEWEST),
+                software: format!("test {number}"),
+                session: SESSION,
+                round: 1,
+                page: 0,
+                pages: 1,
+                wall_time: WallTime(0),
+                clock,
+                epochs: child(number, records),
+                downlink: vec![],
+            };
+            ledger.hello(&one, &hello).await.unwrap();
+            let view = ledger.stores(Some("0001")).await.unwrap().remove(0);
+            assert_eq!(view.clock.as_deref(), Some(name));
+            assert_eq!(view.software, Some(format!("test {number}")));
+            assert_eq!(view.is_suspended, records == 2, "nothing is sent down to two boxes");
+        }
+        assert_eq!(exceptions(&ledger, flag::CLONE).await.len(), 1);
+        assert_eq!(exceptions(&ledger, flag::ROLLBACK).await.len(), 1);
+        assert_eq!(ledger.agents().await.unwrap(), [one]);
+    }
+}
+
+#[tokio::test]
+async fn a_part_of_a_snapshot_that_cannot_be_one_is_left_out() {
+    for place in places() {
+        let ledger = place.open().await;
+        let one = source("0001", "a");
+        let part = |part, parts| Positions {
+            session: SESSION,
+            round: 1,
+            part,
+            parts,
+            taken_at: WallTime(0),
+            heads: vec![],
+            items: vec![],
+        };
+        for (number, parts, is_kept) in
+            [(0, 0, false), (1, 1, false), (2, 1, false), (0, 1_001, false), (999, 1_000, true)]
+        {
+            ledger.positions(&one, &part(number, parts)).await.unwrap();
+            let mut tx = place.database().begin(Role::Desk).await.unwrap();
+            let rows = tx.query("SELECT COUNT(*) FROM positions", vec![]).await.unwrap();
+            tx.rollback().await.unwrap();
+            assert_eq!(
+                rows.into_iter().next().unwrap().read().int().unwrap(),
+                i64::from(is_kept),
+                "{number} of {parts}"
+            );
+        }
     }
 }
