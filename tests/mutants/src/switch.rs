@@ -255,3 +255,70 @@ fn render(source: &str, places: &[Place], at: Range<usize>) -> String {
     }
     text + &source[done..at.end]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::list::Mutant;
+
+    const SOURCE: &str = "\
+const LIMIT: u32 = 3 * 4;
+fn add(a: u32, b: u32) -> u32 {
+    if !(a > b) && a != 7 { a + b } else { match a { 1 if b > 2 => 1, 2 => 2, _ => LIMIT } }
+}
+fn of(base: Pair) -> Pair {
+    Pair { left: 1, ..base }
+}
+";
+
+    fn mutant(genre: &str, line: usize, column: usize, replacement: &str) -> Mutant {
+        let span = serde_json::json!({ "start": { "line": line, "column": column } });
+        let value = serde_json::json!({
+            "name": "it", "file": "it.rs", "genre": genre, "replacement": replacement, "span": span
+        });
+        serde_json::from_value(value).unwrap()
+    }
+
+    /// The source with a mutant behind a switch, on one line.
+    fn switched(mutant: &Mutant) -> Option<String> {
+        let done = switch(SOURCE, &[(5, mutant)]).unwrap();
+        syn::parse_file(&done.text).unwrap();
+        (done.mutants == [5]).then(|| done.text.split_whitespace().collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn without_mutants_a_file_stays_as_it_is() {
+        assert_eq!(switch(SOURCE, &[]).unwrap().text, SOURCE);
+    }
+
+    #[test]
+    fn each_kind_of_mutant_stands_beside_what_it_changes() {
+        let cases = [
+            (mutant("BinaryOperator", 3, 12, "<"), "(a > b)", "((if crate::mutant_is(5) { a < b } else { a > b }))"),
+            (
+                mutant("BinaryOperator", 3, 17, "||"),
+                "",
+                "if crate::mutant_is(5) { !(a > b) || a != 7 } else { !(a > b) && a != 7 }",
+            ),
+            (mutant("UnaryOperator", 3, 8, ""), "", "(if crate::mutant_is(5) { (a > b) } else { !(a > b) })"),
+            (mutant("FnValue", 3, 5, "0"), "", "{ if crate::mutant_is(5) { return 0; } if !(a > b)"),
+            (mutant("MatchArmGuard", 3, 59, "true"), "", "1 if (if crate::mutant_is(5) { true } else { b > 2 })"),
+            (mutant("MatchArm", 3, 54, ""), "", "1 if (if crate::mutant_is(5) { false } else { b > 2 })"),
+            (mutant("MatchArm", 3, 71, ""), "", "2 if !crate::mutant_is(5) => 2"),
+            (mutant("StructField", 6, 12, ""), "", "left: (if crate::mutant_is(5) { (base).left.clone() } else { 1 })"),
+        ];
+        for (mutant, gone, found) in cases {
+            let text = switched(&mutant).unwrap_or_default();
+            let squeezed = |text: &str| text.split_whitespace().collect::<String>();
+            assert!(squeezed(&text).contains(&squeezed(found)), "{found}\n{text}");
+            assert!(gone.is_empty() || !squeezed(&text).contains(&squeezed(&format!("!{gone}"))), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_no_switch_can_express_is_left_out() {
+        assert_eq!(switched(&mutant("BinaryOperator", 1, 22, "+")), None, "a constant");
+        assert_eq!(switched(&mutant("BinaryOperator", 3, 1, "+")), None, "no operator stands there");
+        assert_eq!(switched(&mutant("FnValue", 3, 12, "0")), None, "nor a body");
+    }
+}
