@@ -255,6 +255,12 @@ impl Recovery {
     /// Goes through all segments, oldest first; ends with the one to append to.
     fn segments(&mut self, files: &Files, binding: Binding) -> Result<Open, OpenError> {
         let numbers: Vec<u32> = files.segments.keys().copied().collect();
+        // The cursor is saved before a segment is given back: none from the one that it names on ever was.
+        let oldest = self.cursor.segment.max(1);
+        if numbers.first().is_some_and(|first| *first > oldest) {
+            self.note("segment files are missing; what was in them cannot be named", oldest, 0, Vec::new())
+                .end_unknown = true;
+        }
         let mut previous: Option<u32> = None;
         for (index, &number) in numbers.iter().enumerate() {
             if let Some(before) = previous.filter(|before| before + 1 < number) {

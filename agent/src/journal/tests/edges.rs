@@ -377,3 +377,26 @@ fn a_last_segment_that_was_half_written_again_in_its_place_is_whole() {
     }
     assert!(failed > 0);
 }
+
+/// The process that finds the last file missing may end before anybody hears of it; the next one knows it too.
+#[test]
+fn a_missing_file_is_told_though_the_process_that_found_it_missing_ended_while_it_made_the_next() {
+    let mut made = 0;
+    for after in 0..12 {
+        let mut world = World::new(small());
+        world.trade(3);
+        world.journal = None;
+        world.disk.kill();
+        let name = world.names(".seg").pop().unwrap();
+        assert!(world.disk.delete(&name));
+        world.disk.fail(Some(fail(Call::Sync, after, true)));
+        let ended = world.try_open().is_err();
+        made += usize::from(ended && !world.names(".seg").is_empty());
+        world.journal = None;
+        world.disk.fail(None);
+        world.disk.kill();
+        world.open();
+        assert!(!ended || world.opened.damage.iter().any(|damage| damage.end_unknown), "{after} syncs");
+    }
+    assert!(made > 0);
+}
