@@ -337,7 +337,6 @@ fn judge(
     }
     lane.state.note_stored(range);
     lane.state_head(range.last);
-    lane.head = lane.head.max(range.last);
 }
 
 /// Moves the watermarks as far as they go; digests of records stored earlier are loaded for the chain.

@@ -102,6 +102,13 @@ impl Places<'_> {
             self.found.push(Place { key, at, kind, choices: Vec::new() });
         }
     }
+
+    /// Goes through what is looked at when it is compiled, where no switch can be asked.
+    fn constant(&mut self, within: impl FnOnce(&mut Self)) {
+        self.constants += 1;
+        within(self);
+        self.constants -= 1;
+    }
 }
 
 impl<'ast> Visit<'ast> for Places<'_> {
@@ -159,27 +166,19 @@ impl<'ast> Visit<'ast> for Places<'_> {
     }
 
     fn visit_item_const(&mut self, item: &'ast syn::ItemConst) {
-        self.constants += 1;
-        visit::visit_item_const(self, item);
-        self.constants -= 1;
+        self.constant(|places| visit::visit_item_const(places, item));
     }
 
     fn visit_impl_item_const(&mut self, item: &'ast syn::ImplItemConst) {
-        self.constants += 1;
-        visit::visit_impl_item_const(self, item);
-        self.constants -= 1;
+        self.constant(|places| visit::visit_impl_item_const(places, item));
     }
 
     fn visit_item_static(&mut self, item: &'ast syn::ItemStatic) {
-        self.constants += 1;
-        visit::visit_item_static(self, item);
-        self.constants -= 1;
+        self.constant(|places| visit::visit_item_static(places, item));
     }
 
     fn visit_type(&mut self, item: &'ast syn::Type) {
-        self.constants += 1;
-        visit::visit_type(self, item);
-        self.constants -= 1;
+        self.constant(|places| visit::visit_type(places, item));
     }
 
     fn visit_expr_repeat(&mut self, expression: &'ast syn::ExprRepeat) {

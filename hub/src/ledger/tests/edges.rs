@@ -42,6 +42,9 @@ async fn the_session_and_the_stated_head_are_told() {
         assert_eq!(taken.sessions, [(one.clone(), Some(SESSION))]);
         let views = ledger.stores(Some("0001")).await.unwrap();
         assert_eq!((views[0].lanes[0].stored, views[0].lanes[0].head), (3, 10));
+        ledger.take(&[trade(&one, 11, sales(11..=12))]).await.unwrap();
+        let views = ledger.stores(Some("0001")).await.unwrap();
+        assert_eq!((views[0].lanes[0].stored, views[0].lanes[0].head), (3, 12), "what came says as much as a hello");
         assert_eq!(ledger.agents().await.unwrap(), [one]);
     }
 }

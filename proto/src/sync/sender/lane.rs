@@ -2,8 +2,8 @@
 //!
 //! Invariant: nothing is sendable without a mark of this session; a lane with something unanswered has a timer; a mark counts only
 //! where the chain at it is this box's own, and where the hub has all that is retained here up to it. Where it is not, a copy of the box gave
-//! the same numbers to other records, or called them gone: the lane is contested, all that is retained of it is sent again, and only the hub's word for the very batch counts. The window over all lanes is the sender's
-//! business, not this one's.
+//! the same numbers to other records, or called them gone: the lane is contested, all that is retained of it is sent again, and only the
+//! hub's word for the very batch counts. The window over all lanes is the sender's business, not this one's.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
