@@ -129,7 +129,9 @@ impl Database for Sqlite {
 
     fn begin(&self, _: Role) -> Work<'_, Box<dyn Transaction>> {
         Box::pin(async move {
+            // It is there before it begins, so that it is undone if whoever asked goes away meanwhile.
             let turn = Arc::clone(&self.turn).lock_owned().await;
+            let transaction = SqliteTransaction { thread: self.writer.clone(), _turn: turn };
             let begin = |connection: &Connection| {
                 if !connection.is_autocommit() {
                     connection.execute_batch("ROLLBACK")?;
@@ -137,8 +139,7 @@ impl Database for Sqlite {
                 connection.execute_batch("BEGIN IMMEDIATE")
             };
             self.writer.run(begin).await?;
-            let thread = self.writer.clone();
-            Ok(Box::new(SqliteTransaction { thread, _turn: turn }) as Box<dyn Transaction>)
+            Ok(Box::new(transaction) as Box<dyn Transaction>)
         })
     }
 

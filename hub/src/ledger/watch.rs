@@ -115,15 +115,13 @@ impl Watch {
 
     /// Commits, and remembers that.
     pub(super) async fn commit(&self, tx: Box<dyn Transaction>, settled: Settled) -> Result<SessionId, LedgerError> {
-        let outcome = tx.commit().await;
-        let mut remembered = self.remembered();
-        let count = &mut remembered.roles[index(settled.role)];
-        match outcome {
-            Ok(()) => *count = Count { committed: settled.commits, in_doubt: 0 },
-            Err(_) => count.in_doubt = count.in_doubt.saturating_add(1),
-        }
-        drop(remembered);
-        outcome.map(|()| settled.hub_epoch)
+        // In doubt from now on: whoever waits for this may go away, and the commit happens all the same.
+        let place = index(settled.role);
+        let in_doubt = self.remembered().roles[place].in_doubt.saturating_add(1);
+        self.remembered().roles[place].in_doubt = in_doubt;
+        tx.commit().await?;
+        self.remembered().roles[place] = Count { committed: settled.commits, in_doubt: 0 };
+        Ok(settled.hub_epoch)
     }
 
     /// After [`LedgerError::WentBack`]: mints a new hub epoch, unless somebody did, and signs this process in again.
