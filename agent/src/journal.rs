@@ -341,8 +341,7 @@ impl Journal {
             return Ok(offsets);
         }
         self.deal_with(sealed.number)?;
-        let mended = self.sealed.iter().find(|other| other.number == sealed.number);
-        let Some(mended) = mended else { return Ok(Vec::new()) };
+        let Some(mended) = self.sealed_at(sealed.number) else { return Ok(Vec::new()) };
         let offsets = mended.filter.offsets(self.disk.as_ref(), sealed.number, &key);
         offsets
             .map(Option::unwrap_or_default)

@@ -232,7 +232,7 @@ impl Journal {
     }
 
     fn check_sealed(&mut self, number: u32) -> Result<Option<Damage>, JournalError> {
-        let Some(old) = self.sealed.iter().find(|sealed| sealed.number == number).cloned() else { return Ok(None) };
+        let Some(old) = self.sealed_at(number) else { return Ok(None) };
         let disk = Arc::clone(&self.disk);
         let file = match disk.open(&path(&segment_name(number))) {
             Ok(file) => file,
@@ -383,8 +383,13 @@ impl Journal {
         file.is_ok_and(|file| matches!(SegmentHeader::read(file.as_ref()), Ok(Ok(_))))
     }
 
+    /// What is known of the sealed segment of that number.
+    pub(super) fn sealed_at(&self, number: u32) -> Option<Arc<Sealed>> {
+        self.sealed.iter().find(|sealed| sealed.number == number).cloned()
+    }
+
     fn side_is_whole(&self, number: u32) -> bool {
-        let sealed = self.sealed.iter().find(|sealed| sealed.number == number);
+        let sealed = self.sealed_at(number);
         let header = |nonce| matches!(index::read(self.disk.as_ref(), number, nonce), Ok(Some(_)));
         sealed.is_none_or(|sealed| {
             header(sealed.nonce) && sealed.filter.pages_are_whole(self.disk.as_ref(), number).unwrap_or(false)
