@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::{Errno, pread, retry_on_intr};
+
 pub mod memory;
 
 pub use memory::MemoryDisk;
@@ -191,15 +194,23 @@ struct OsFile {
     failed: Arc<AtomicBool>,
 }
 
+/// Not every file system can allocate: a longer, sparse file is the next best.
+pub(super) fn without_blocks(file: &File, error: Errno, bytes: u64) -> io::Result<()> {
+    if !matches!(error, Errno::OPNOTSUPP | Errno::NOSYS) {
+        return Err(error.into());
+    }
+    let length = file.metadata()?.len();
+    if length < bytes { file.set_len(bytes) } else { Ok(()) }
+}
+
 impl DiskFile for OsFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
         while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match self.file.read_at(rest, offset + filled as u64) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+            let at = offset + filled as u64;
+            match retry_on_intr(|| pread(&self.file, &mut *rest, at))? {
+                0 => break,
+                count => filled += count,
             }
         }
         Ok(filled)
@@ -212,15 +223,8 @@ impl DiskFile for OsFile {
 
     fn preallocate(&self, bytes: u64) -> io::Result<()> {
         check(&self.failed)?;
-        match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
-            Ok(()) => Ok(()),
-            // Not every file system can: a longer, sparse file is the next best.
-            Err(error) if error == rustix::io::Errno::OPNOTSUPP || error == rustix::io::Errno::NOSYS => {
-                let length = self.bytes()?;
-                if length < bytes { self.file.set_len(bytes) } else { Ok(()) }
-            }
-            Err(error) => Err(error.into()),
-        }
+        let allocated = fallocate(&self.file, FallocateFlags::empty(), 0, bytes);
+        allocated.or_else(|error| without_blocks(&self.file, error, bytes))
     }
 
     fn truncate(&self, bytes: u64) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! The file system of the box does what the disk in memory, on which everything else is tested, says that it does.
 
-use crate::journal::disk::{Disk, Listed, OsDisk, read_whole, replace};
+use crate::journal::disk::{Disk, Listed, OsDisk, read_whole, replace, without_blocks};
+use rustix::io::Errno;
 use std::io::ErrorKind;
 
 fn disk() -> (tempfile::TempDir, OsDisk) {
@@ -48,6 +49,20 @@ fn files_are_made_written_read_cut_renamed_and_removed() {
         assert_eq!(error.kind(), ErrorKind::NotFound);
     }
     assert!(disk.free_bytes().unwrap() > 1 << 20);
+}
+
+#[test]
+fn where_blocks_cannot_be_allocated_a_file_is_made_longer_and_never_shorter() {
+    let file = tempfile::tempfile().unwrap();
+    let length = || file.metadata().unwrap().len();
+    for (error, bytes, then) in
+        [(Errno::OPNOTSUPP, 100, 100), (Errno::NOSYS, 50, 100), (Errno::NOSYS, 200, 200), (Errno::OPNOTSUPP, 200, 200)]
+    {
+        without_blocks(&file, error, bytes).unwrap();
+        assert_eq!(length(), then, "{error} {bytes}");
+    }
+    let refused = without_blocks(&file, Errno::NOSPC, 300).unwrap_err();
+    assert_eq!((refused.kind(), length()), (ErrorKind::StorageFull, 200));
 }
 
 #[test]
