@@ -27,6 +27,8 @@ use crate::mqtt::{Incoming, Outlet, QUEUE_MESSAGES_MAX};
 use crate::run::stopped;
 
 mod counters;
+#[cfg(test)]
+mod tests;
 
 pub use counters::Counters;
 use counters::add;

@@ -11,6 +11,15 @@ fn chain_over(records: &[Vec<u8>]) -> Chain {
 }
 
 #[tokio::test]
+async fn people_are_told_which_database_it_is() {
+    let mut kinds = Vec::new();
+    for place in places() {
+        kinds.push(place.open().await.kind());
+    }
+    assert_eq!(kinds, ["SQLite", "PostgreSQL"][..kinds.len()]);
+}
+
+#[tokio::test]
 async fn the_chain_runs_over_what_other_transactions_stored_and_over_first_records_only() {
     for place in places() {
         for (stated, is_wrong) in [(None, false), (Some(Chain([7; 32])), true)] {
