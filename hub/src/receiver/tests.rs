@@ -427,6 +427,36 @@ async fn a_hello_beyond_its_bounds_is_refused_whole() {
     assert!(!bounded((0..=HELLO_EPOCHS_MAX).map(|_| heads(vec![])).collect()));
     assert!(bounded(vec![heads((0..MARKS_MAX).map(|_| lane(0)).collect())]));
     assert!(!bounded(vec![heads((0..=MARKS_MAX).map(|_| lane(0)).collect())]));
+
+    let mut rig = Rig::new().await;
+    let Ok(mut large) = codec::decode::<Hello>(&hello("a", 1).payload) else { panic!("a hello") };
+    large.epochs = (0..=HELLO_EPOCHS_MAX).map(|_| heads(vec![])).collect();
+    let said = rig.take(vec![message("a", Up::Hello, codec::encode(&large).unwrap())]).await;
+    assert_eq!((said.len(), rig.counted(|counters| &counters.undecodable)), (0, 1));
+}
+
+#[tokio::test]
+async fn a_part_of_a_stock_snapshot_beyond_its_bounds_is_refused() {
+    let mut rig = Rig::new().await;
+    let item = |number: usize| message::PositionItem {
+        item_id: number.to_string(),
+        unit: "EA".to_owned(),
+        on_hand: None,
+        delta: "1".to_owned(),
+    };
+    let part = |items: usize| Positions {
+        session: SESSION,
+        round: 1,
+        part: 0,
+        parts: 1,
+        taken_at: WallTime(0),
+        heads: vec![],
+        items: (0..items).map(item).collect(),
+    };
+    for (items, refused) in [(POSITIONS_ITEMS_MAX, 0), (POSITIONS_ITEMS_MAX + 1, 1)] {
+        rig.take(vec![message("a", Up::Positions, codec::encode(&part(items)).unwrap())]).await;
+        assert_eq!(rig.counted(|counters| &counters.undecodable), refused, "{items}");
+    }
 }
 
 #[tokio::test]
@@ -454,20 +484,99 @@ async fn a_restore_is_looked_for_while_nothing_comes() {
     for () in looked.skip(1) {
         assert_eq!(wants_hello(&rig.tick().await), 0);
     }
-    // It pauses after what it found; nobody moves the clock meanwhile, so this is where it would wait.
     rig.wait(TICK_MS);
-    let mut tick = Box::pin(rig.receiver.tick());
-    loop {
-        let polled = std::future::poll_fn(|context| std::task::Poll::Ready(tick.as_mut().poll(context))).await;
-        if polled.is_ready() {
+    let paused = drive(Rig::tick_itself, &mut rig).await;
+    assert_eq!(paused.len(), 1, "once, after what it found");
+    assert_ne!(rig.receiver.ledger.hub_epoch(), before);
+    assert_eq!(wants_hello(&rig.said()), 1);
+}
+
+#[tokio::test]
+async fn attempts_at_a_ledger_that_is_away_come_further_and_further_apart() {
+    let mut rig = Rig::new().await;
+    rig.take(vec![hello("a", 1)]).await;
+    let away = || Some(LedgerError::Unreachable { why: "told to".to_owned() });
+    rig.balks.lock().unwrap().extend((0..9).map(|_| away()));
+    let paused = drive(Rig::take_one, &mut rig).await;
+    assert_eq!(paused.len(), 9);
+    for (attempt, pause) in paused.into_iter().enumerate() {
+        let expected = (RETRY_MS_MIN << attempt.min(7)).min(RETRY_MS_MAX);
+        assert!((expected * 3 / 4..=expected * 5 / 4).contains(&pause), "attempt {attempt}: {pause}");
+    }
+    assert_eq!(acks(&rig.said()), [1]);
+    rig.balks.lock().unwrap().push_back(away());
+    let paused = drive(Rig::take_one, &mut rig).await;
+    assert!(paused.len() == 1 && paused[0] <= RETRY_MS_MIN * 5 / 4, "it begins anew: {paused:?}");
+}
+
+#[tokio::test]
+async fn what_is_remembered_of_lanes_and_questions_is_bounded() {
+    let mut rig = Rig::new().await;
+    rig.take(vec![hello("a", 9), hello("b", 9)]).await;
+    rig.take(vec![batch("a", 1, &records(1, 1))]).await;
+    let lagging = Lagging { repeats: 0, stored: Seq(1), since: Moment(0) };
+    let lane = |number: usize| LaneKey { epoch: Epoch([u8::try_from(number % 256).unwrap(); 16]), lane: Lane::Ops };
+    for number in 0.. {
+        if rig.receiver.lagging.len() == LAGGING_MAX {
             break;
+        }
+        rig.receiver.lagging.insert((source(&format!("c{number}")), lane(number)), lagging);
+    }
+    rig.take(vec![batch("b", 1, &records(1, 1)), batch("a", 2, &records(2, 1))]).await;
+    assert_eq!(rig.receiver.lagging.len(), LAGGING_MAX);
+    let trade = key(Lane::Trade, 1).lane_key();
+    assert_eq!(rig.receiver.lagging.get(&(source("a"), trade)).map(|known| known.stored), Some(Seq(2)));
+
+    let mut rig = Rig::new().await;
+    for second in 1..60 {
+        rig.tick().await;
+        if second == 55 {
+            rig.take(vec![batch("a", 1, &records(1, 1))]).await;
+        }
+        if second == 56 {
+            rig.take(vec![batch("b", 1, &records(1, 1))]).await;
+        }
+    }
+    assert_eq!(rig.receiver.asked.len(), 2);
+    rig.tick().await;
+    assert_eq!(rig.receiver.asked.keys().collect::<Vec<_>>(), [&source("b")]);
+}
+
+#[tokio::test]
+async fn a_mark_that_nobody_can_hear_is_repeated_later() {
+    let mut rig = Rig::new().await;
+    rig.take(vec![hello("a", 9)]).await;
+    rig.take(vec![batch("a", 1, &records(1, 1))]).await;
+    rig.down.close();
+    rig.wait(TICK_MS);
+    rig.receiver.tick().await.unwrap();
+    assert_eq!(rig.receiver.lagging.values().map(|lagging| lagging.repeats).collect::<Vec<_>>(), [REPEATS]);
+}
+
+/// Does `work`, which waits for times; says how long each of its waits was.
+async fn drive(work: impl AsyncFn(&mut Receiver), rig: &mut Rig) -> Vec<u64> {
+    let mut waited = Vec::new();
+    let mut work = Box::pin(work(&mut rig.receiver));
+    loop {
+        let polled = std::future::poll_fn(|context| std::task::Poll::Ready(work.as_mut().poll(context))).await;
+        if polled.is_ready() {
+            return waited;
         }
         tokio::task::yield_now().await;
         if let Some(at) = rig.script.take_awaited() {
+            waited.push(at.0 - rig.now);
+            rig.now = at.0;
             rig.script.set(at, WallTime(0));
         }
     }
-    drop(tick);
-    assert_ne!(rig.receiver.ledger.hub_epoch(), before);
-    assert_eq!(wants_hello(&rig.said()), 1);
+}
+
+impl Rig {
+    async fn tick_itself(receiver: &mut Receiver) {
+        receiver.tick().await.unwrap();
+    }
+
+    async fn take_one(receiver: &mut Receiver) {
+        receiver.take(&mut vec![batch("a", 1, &records(1, 1))]).await.unwrap();
+    }
 }
