@@ -144,3 +144,22 @@ impl Cursor {
         Some(cursor)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_from_beyond_what_can_be_counted_is_none() {
+        let read = |generation: u64, segment: u32| {
+            let cursor = Cursor { generation, segment, ..Cursor::default() };
+            Cursor::decode(&cursor.encode()).map(|cursor| (cursor.generation, cursor.segment))
+        };
+        for (generation, segment) in [(1, 1), (u64::MAX / 2, SEGMENTS_MAX)] {
+            assert_eq!(read(generation, segment), Some((generation, segment)));
+        }
+        for (generation, segment) in [(u64::MAX / 2 + 1, 1), (u64::MAX, 1), (1, SEGMENTS_MAX + 1), (1, u32::MAX)] {
+            assert_eq!(read(generation, segment), None);
+        }
+    }
+}

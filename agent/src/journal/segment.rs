@@ -273,6 +273,12 @@ mod tests {
             let made = make(&disk, 3, &[1; 100], 100, bytes, None).unwrap();
             assert_eq!((made.bytes, made.file.bytes().unwrap()), (expected, expected));
         }
+        assert!(make(&disk, SEGMENTS_MAX, &[1; 100], 100, 0, None).is_ok());
         assert!(make(&disk, SEGMENTS_MAX + 1, &[1; 100], 100, 0, None).is_err());
+        for (spare, bytes, expected) in [(10, 1_000, 1_000), (1_000, 1_000, 1_000), (2_000, 1_000, 2_000)] {
+            disk.create("journal/spare-00000001").unwrap().preallocate(spare).unwrap();
+            let made = make(&disk, 4, &[1; 100], 100, bytes, Some("spare-00000001")).unwrap();
+            assert_eq!((made.bytes, made.file.bytes().unwrap()), (expected, expected));
+        }
     }
 }

@@ -71,6 +71,20 @@ fn a_record_that_ends_before_its_frame_does_is_damaged() {
 }
 
 #[test]
+fn a_last_record_that_was_cut_is_damaged_with_padding_behind_it_or_without() {
+    for extra in 0..8 {
+        let mut world = World::new(small());
+        world.append(&[Lane::Trade], 100 + extra).unwrap();
+        let Found::Synced(place) = world.journal().find(key_of(1)).unwrap() else { panic!("it is there") };
+        let name = name_of(&world, place);
+        let whole = world.disk.content(&name).unwrap();
+        world.disk.set_content(&name, whole[..place.offset() as usize + 60].to_vec());
+        let found = world.journal().read_at(place);
+        assert!(matches!(found, Err(ReadError::Damaged(_))), "{extra}: {found:?}");
+    }
+}
+
+#[test]
 fn where_a_hole_begins_nothing_stands() {
     let (mut world, places) = filled();
     let name = name_of(&world, places[0]);

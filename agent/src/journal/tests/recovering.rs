@@ -180,16 +180,17 @@ fn rot_in_the_last_segment_is_told_with_its_place_and_once() {
     }
     stop(&mut world);
     let items = frames(&world, &last_file(&world), 77);
-    for item in [items[2], items[7]] {
+    // The second ends where the last group begins.
+    for item in [items[2], items[8]] {
         spoil(&world, &last_file(&world), &item);
     }
     world.open();
     let damage = world.opened.damage.clone();
     assert_eq!(damage.len(), 1, "{damage:?}");
-    assert_eq!((damage[0].offset, damage[0].bytes), (items[2].offset, u64::from(items[2].bytes + items[7].bytes)));
+    assert_eq!((damage[0].offset, damage[0].bytes), (items[2].offset, u64::from(items[2].bytes + items[8].bytes)));
     assert!(!damage[0].end_unknown, "what is missing is before a frame that states heads");
     let lengths: Vec<usize> = damage[0].quarantined.iter().map(|name| kept(name, &world).len()).collect();
-    assert_eq!(lengths, [items[2].bytes as usize, items[7].bytes as usize]);
+    assert_eq!(lengths, [items[2].bytes as usize, items[8].bytes as usize]);
     assert_eq!(lost(&damage[0].gone), 2);
     assert_eq!(world.journal().handle_damage(damage[0].segment).unwrap(), [], "whole holes stand there");
     told_once(&mut world, 2);
@@ -330,6 +331,21 @@ fn missing_files_are_told_though_nothing_beside_them_says_what_they_held() {
     let missing: Vec<_> = world.opened.damage.iter().filter(|damage| damage.what.contains("missing")).collect();
     assert_eq!(missing.iter().map(|damage| damage.segment).collect::<Vec<_>>(), [item_segment(&names[1])]);
     world.verify();
+}
+
+#[test]
+fn where_header_and_first_frame_are_damaged_the_side_file_says_where_the_log_began() {
+    let mut world = closed();
+    let name = world.names(".seg")[0].clone();
+    let first = frames(&world, &name, 77)[0];
+    world.disk.flip(&name, 30, 1);
+    spoil(&world, &name, &first);
+    world.open();
+    let damage = world.opened.damage.clone();
+    assert_eq!(damage.len(), 1, "{damage:?}");
+    assert_eq!((damage[0].offset, damage[0].bytes), (first.offset, u64::from(first.bytes)));
+    assert_eq!(damage[0].quarantined.len(), 2, "the frame, and the header");
+    assert_eq!(world.verify(), []);
 }
 
 #[test]
