@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn a_cursor_from_beyond_what_can_be_counted_is_none() {
         let read = |generation: u64, segment: u32| {
-            let cursor = Cursor { generation, segment, ..Cursor::default() };
+            let cursor = Cursor { segment, generation, ..Cursor::default() };
             Cursor::decode(&cursor.encode()).map(|cursor| (cursor.generation, cursor.segment))
         };
         for (generation, segment) in [(1, 1), (u64::MAX / 2, SEGMENTS_MAX)] {
