@@ -320,6 +320,22 @@ mod tests {
     }
 
     #[test]
+    fn what_precedes_the_pages_fits_whatever_its_length_and_is_no_longer_than_it_must_be() {
+        let disk = MemoryDisk::new();
+        let mut lengths = std::collections::BTreeSet::new();
+        for holes in 1_900..4_100_u32 {
+            let meta = Meta { holes: (0..holes).map(|_| (1, 1)).collect(), ..Meta::default() };
+            write(&disk, 1, 9, &meta, &[(key(1, 1), 5)]).unwrap();
+            let (found, filter, length) = read(&disk, 1, 9).unwrap().unwrap();
+            assert_eq!((found.holes, filter.fences.len()), (meta.holes, 1));
+            let page = PAGE_BYTES as u64;
+            assert!(length - page < u64::from(2 * holes) + 2 * page, "{holes}: {length}");
+            lengths.insert(length);
+        }
+        assert_eq!(lengths.len(), 3);
+    }
+
+    #[test]
     fn every_flip_of_a_side_file_is_seen() {
         let disk = MemoryDisk::new();
         let mut keys: Vec<_> = (0..300_u32).map(|n| (IdentityKey::of(&n.to_string()), n)).collect();
