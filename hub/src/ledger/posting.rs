@@ -59,7 +59,6 @@ const TAKE_LATE: &str = "DELETE FROM late WHERE stream = $1 AND seq = $2 AND for
 pub(super) mod mark {
     pub(in crate::ledger) const DUPLICATE: i64 = 1;
     pub(in crate::ledger) const CONFLICT: i64 = 2;
-    pub(in crate::ledger) const FORK: i64 = 3;
     pub(in crate::ledger) const UNREADABLE: i64 = 4;
 }
 
@@ -232,9 +231,6 @@ async fn settle_identities(
         }
         if reading.conflict {
             mark(mark::CONFLICT, None);
-        }
-        if record.fork > 0 {
-            mark(mark::FORK, None);
         }
         if reading.unreadable {
             mark(mark::UNREADABLE, None);

@@ -215,7 +215,6 @@ impl SqlLedger {
             match what {
                 mark::DUPLICATE => entry.duplicate_of = other,
                 mark::CONFLICT => entry.conflicts_with = Some(other),
-                mark::FORK => entry.is_fork = true,
                 mark::UNREADABLE => entry.is_unreadable = true,
                 _ => {}
             }

@@ -11,6 +11,25 @@ fn chain_over(records: &[Vec<u8>]) -> Chain {
 }
 
 #[tokio::test]
+async fn who_finds_nothing_to_post_says_how_far_it_is_posted_all_the_same() {
+    for place in places() {
+        let ledger = place.open().await;
+        ledger.take(&[trade(&source("0001", "a"), 1, sales(1..=3))]).await.unwrap();
+        let first = ledger.post(BOUNDS).await.unwrap();
+        assert_eq!((first.records, first.last_position, first.more, first.elsewhere), (3, 3, false, false));
+        let again = ledger.post(BOUNDS).await.unwrap();
+        assert_eq!((again.records, again.last_position, again.more, again.elsewhere), (0, 3, false, false));
+        if ledger.kind() == "SQLite" {
+            continue;
+        }
+        let mut tx = place.database().begin(Role::Posting).await.unwrap();
+        tx.query("SELECT next_position FROM poster WHERE one = 1 FOR UPDATE", vec![]).await.unwrap();
+        let behind = ledger.post(BOUNDS).await.unwrap();
+        assert_eq!((behind.records, behind.last_position, behind.elsewhere), (0, 3, true));
+    }
+}
+
+#[tokio::test]
 async fn people_are_told_which_database_it_is() {
     let mut kinds = Vec::new();
     for place in places() {

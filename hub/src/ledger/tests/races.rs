@@ -188,6 +188,11 @@ async fn a_restore_that_nobody_saw_is_found_by_the_record_that_a_cursor_stood_on
         cursor.check ^= 1;
         let query = PageQuery { after: Some(cursor), limit: 10, ..PageQuery::default() };
         assert!(matches!(ledger.records(&query).await, Err(LedgerError::Cursor { .. })));
+        let mut checks = BTreeSet::new();
+        for position in 1..=5 {
+            checks.insert(ledger.cursor(Some(position)).await.unwrap().check);
+        }
+        assert_eq!(checks.len(), 5, "each record by its digest");
         let text = ledger.cursor(None).await.unwrap().to_string();
         assert_eq!(text.parse(), Ok(ledger.cursor(None).await.unwrap()));
     }
