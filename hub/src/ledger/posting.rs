@@ -32,10 +32,12 @@ const MARKS: Table =
     Table { name: "marks", columns: &[("position", Form::Long), ("mark", Form::Short), ("other", Form::Long)] };
 
 const LOCK: &str = "SELECT next_position FROM poster WHERE one = 1 FOR UPDATE SKIP LOCKED";
+/// Lanes that one chunk looks at; where there are as many, more may wait.
+const LANES_MAX: usize = 256;
 /// Lanes with something to post: money before goods, older epochs first (an agent names them in their order).
 const WAITING: &str = "SELECT s.stream, s.store_id, s.agent_id, s.epoch, s.lane, COALESCE(p.seq, 0), s.stored \
     FROM streams s LEFT JOIN posted p ON p.stream = s.stream WHERE s.stored > COALESCE(p.seq, 0) \
-    ORDER BY s.lane, s.stream LIMIT 256";
+    ORDER BY s.lane, s.stream LIMIT $1";
 const LATE: &str = "SELECT s.stream, s.store_id, s.agent_id, s.epoch, s.lane, l.seq, l.fork, r.bytes \
     FROM late l JOIN posted p ON p.stream = l.stream AND p.seq >= l.seq JOIN streams s ON s.stream = l.stream \
     JOIN records r ON r.stream = l.stream AND r.seq = l.seq AND r.fork = l.fork \
@@ -131,7 +133,8 @@ async fn fetch(tx: &mut dyn Transaction, bounds: PostingBounds) -> Result<Chunk,
     }
     chunk.late = chunk.records.len();
     chunk.more |= latecomers.1 || chunk.late >= bounds.records_max;
-    let waiting = tx.query(WAITING, vec![]).await?;
+    let waiting = tx.query(WAITING, vec![int(LANES_MAX)]).await?;
+    chunk.more |= waiting.len() >= LANES_MAX;
     let share = bounds.records_max / waiting.len().max(1);
     let mut room = bounds.records_max.saturating_sub(chunk.records.len());
     let mut bytes_room = bounds.bytes_max.saturating_sub(chunk.records.iter().map(|record| record.bytes.len()).sum());

@@ -30,6 +30,53 @@ async fn who_finds_nothing_to_post_says_how_far_it_is_posted_all_the_same() {
 }
 
 #[tokio::test]
+async fn a_page_is_bounded_and_goes_past_what_nobody_asked_for() {
+    for place in places() {
+        let ledger = place.open().await;
+        ledger.take(&[trade(&source("0001", "a"), 1, sales(1..=7))]).await.unwrap();
+        ledger.take(&[trade(&source("0002", "a"), 1, sales(1..=5))]).await.unwrap();
+        post_all(&ledger).await;
+        let page = async |query: PageQuery| {
+            let page = ledger.records(&query).await.unwrap();
+            (page.entries.len(), page.next.position, page.at_end)
+        };
+        let of =
+            |store_id: &str, limit| PageQuery { store_id: Some(store_id.to_owned()), limit, ..PageQuery::default() };
+        assert_eq!(page(of("0001", 3)).await, (3, 3, false));
+        assert_eq!(page(of("0001", 7)).await, (7, 7, false));
+        assert_eq!(page(of("0001", 8)).await, (7, 12, true), "what follows is another store's");
+        assert_eq!(page(of("0003", 8)).await, (0, 12, true));
+        let kind = |kind: Kind| PageQuery { kind: Some(kind.0), limit: 8, ..PageQuery::default() };
+        assert_eq!(page(kind(Kind::TRANSACTION)).await, (8, 8, false));
+        assert_eq!(page(kind(Kind::DAY_CLOSE)).await, (0, 12, true));
+
+        let large: Vec<Vec<u8>> = (0..9).map(|number| vec![number; 1 << 20]).collect();
+        for (first, record) in (1..).zip(large) {
+            ledger.take(&[arrival(&source("0003", "a"), epoch(1), Lane::Ops, first, vec![record])]).await.unwrap();
+        }
+        post_all(&ledger).await;
+        assert_eq!(page(of("0003", 100)).await, (8, 20, false), "eight MiB, and no more than that");
+    }
+}
+
+#[tokio::test]
+async fn a_page_never_passes_a_run_that_it_did_not_look_at() {
+    let runs_max = 4_096;
+    for place in places() {
+        let ledger = place.open().await;
+        let agents: Vec<Arrival> =
+            (0..=runs_max).map(|number| trade(&source("0001", &format!("a{number}")), 1, sales(1..=1))).collect();
+        ledger.take(&agents).await.unwrap();
+        while ledger.post(PostingBounds { records_max: 10_000, ..BOUNDS }).await.unwrap().more {}
+        let none = PageQuery { kind: Some(Kind::DAY_CLOSE.0), limit: 10, ..PageQuery::default() };
+        let page = ledger.records(&none).await.unwrap();
+        assert_eq!((page.entries.len(), page.next.position, page.at_end), (0, runs_max, false));
+        let page = ledger.records(&PageQuery { after: Some(page.next), ..none }).await.unwrap();
+        assert_eq!((page.entries.len(), page.next.position, page.at_end), (0, runs_max + 1, true));
+    }
+}
+
+#[tokio::test]
 async fn people_are_told_which_database_it_is() {
     let mut kinds = Vec::new();
     for place in places() {
