@@ -298,6 +298,39 @@ async fn two_boxes_that_take_turns_are_told_and_suspended_and_what_they_said_of_
 }
 
 #[tokio::test]
+async fn rounds_of_a_snapshot_that_were_never_whole_give_way_and_the_applied_one_stays() {
+    for place in places() {
+        let ledger = place.open().await;
+        let one = source("0001", "a");
+        let part = |round: u32, part| Positions {
+            session: SESSION,
+            round,
+            part,
+            parts: 3,
+            taken_at: WallTime(0),
+            heads: vec![(LaneKey { epoch: epoch(1), lane: Lane::Trade }, Seq(round.into()))],
+            items: vec![],
+        };
+        let kept = async || {
+            let rows = place.database().read("SELECT COUNT(*) FROM positions", vec![]).await.unwrap();
+            rows.into_iter().next().unwrap().read().int().unwrap()
+        };
+        for round in 1..=3 {
+            ledger.positions(&one, &part(round, 0)).await.unwrap();
+            assert_eq!(kept().await, 1, "only the newest is waited for");
+        }
+        for number in [1, 2] {
+            ledger.positions(&one, &part(3, number)).await.unwrap();
+            assert_eq!(kept().await, i64::from(number) + 1);
+        }
+        ledger.positions(&one, &part(4, 1)).await.unwrap();
+        assert_eq!(kept().await, 4, "a part that comes before its first one waits for it");
+        ledger.positions(&one, &part(5, 0)).await.unwrap();
+        assert_eq!(kept().await, 4, "the applied three, and one of the newest");
+    }
+}
+
+#[tokio::test]
 async fn a_part_of_a_snapshot_that_cannot_be_one_is_left_out() {
     for place in places() {
         let ledger = place.open().await;
