@@ -314,3 +314,33 @@ fn refused(error: rusqlite::Error) -> LedgerError {
         _ => LedgerError::Refused { why },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_of_the_moment_is_told_from_what_would_fail_again() {
+        let of = |code: i32| {
+            refused(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), Some("told to".to_owned())))
+        };
+        for code in [rusqlite::ffi::SQLITE_BUSY, rusqlite::ffi::SQLITE_LOCKED] {
+            assert!(matches!(of(code), LedgerError::Busy { .. }), "{code}");
+        }
+        for code in [
+            rusqlite::ffi::SQLITE_CANTOPEN,
+            rusqlite::ffi::SQLITE_FULL,
+            rusqlite::ffi::SQLITE_IOERR,
+            rusqlite::ffi::SQLITE_READONLY,
+            rusqlite::ffi::SQLITE_CORRUPT,
+            rusqlite::ffi::SQLITE_NOTADB,
+            rusqlite::ffi::SQLITE_NOMEM,
+            rusqlite::ffi::SQLITE_PERM,
+        ] {
+            assert!(matches!(of(code), LedgerError::Unreachable { .. }), "{code}");
+        }
+        assert!(matches!(of(rusqlite::ffi::SQLITE_CONSTRAINT), LedgerError::Doubled { .. }));
+        assert!(matches!(of(rusqlite::ffi::SQLITE_ERROR), LedgerError::Refused { .. }));
+        assert!(matches!(refused(rusqlite::Error::InvalidQuery), LedgerError::Refused { .. }));
+    }
+}

@@ -77,6 +77,66 @@ async fn a_page_never_passes_a_run_that_it_did_not_look_at() {
 }
 
 #[tokio::test]
+async fn what_is_shown_of_stores_is_their_own_and_adds_up() {
+    for place in places() {
+        let ledger = place.open().await;
+        let sources = [source("0001", "a"), source("0001", "b"), source("0002", "a")];
+        for (number, one) in (1..).zip(&sources) {
+            hello(&ledger, one, SESSION, vec![heads(epoch(1), 9, None, vec![])]).await;
+            ledger.take(&[trade(one, 1, sales(1..=number))]).await.unwrap();
+            let presence = Presence {
+                state: if number == 1 { "online" } else { "offline" }.to_owned(),
+                session: SESSION,
+                epoch: None,
+                software: "test".to_owned(),
+            };
+            ledger.presence(one, &presence).await.unwrap();
+        }
+        // Two that cannot be read at one agent, one at another, none at the third.
+        let spoiled = |first, count: u8| trade(&sources[0], first, (0..count).map(|number| vec![number; 40]).collect());
+        ledger.take(&[spoiled(2, 2)]).await.unwrap();
+        ledger.take(&[trade(&sources[2], 4, vec![vec![7; 40]])]).await.unwrap();
+        ledger.take(&[trade(&sources[1], 1, sales(1..=2)), trade(&sources[1], 1, vec![sale(1, 9)])]).await.unwrap();
+        post_all(&ledger).await;
+        // What came late is posted once its lane has passed it.
+        post_all(&ledger).await;
+        let views = ledger.stores(None).await.unwrap();
+        let open: Vec<_> = views.iter().map(|view| (view.source.clone(), view.exceptions_open)).collect();
+        let expected = [2, 2, 1];
+        assert_eq!(
+            open,
+            sources.iter().cloned().zip(expected).collect::<Vec<_>>(),
+            "a fork and the number it took count twice"
+        );
+        assert_eq!(ledger.stores(Some("0002")).await.unwrap().len(), 1);
+        let gauges = ledger.gauges().await.unwrap();
+        assert_eq!((gauges.agents, gauges.online, gauges.last_position), (3, 1, 10));
+        assert_eq!((gauges.records, gauges.duplicates, gauges.forks, gauges.lag), (10, 2, 1, 27 - 9));
+        assert_eq!((gauges.unsafe_records, gauges.exceptions_open), (0, 5));
+
+        let part = |number| Positions {
+            session: SESSION,
+            round: 1,
+            part: number,
+            parts: 2,
+            taken_at: WallTime(0),
+            heads: vec![],
+            items: vec![],
+        };
+        for one in &sources {
+            for number in [0, 1] {
+                ledger.positions(one, &part(number)).await.unwrap();
+            }
+        }
+        let stock = ledger.stock("0001").await.unwrap();
+        assert_eq!(
+            stock.iter().map(|view| (view.source.clone(), view.parts.len())).collect::<Vec<_>>(),
+            [(sources[0].clone(), 2), (sources[1].clone(), 2)]
+        );
+    }
+}
+
+#[tokio::test]
 async fn people_are_told_which_database_it_is() {
     let mut kinds = Vec::new();
     for place in places() {
