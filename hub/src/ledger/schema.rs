@@ -152,7 +152,7 @@ CREATE TABLE identities (
     content {id} NOT NULL
 ) {clustered};
 
--- What is said of a position beside its record: 1 duplicate of, 2 conflicts with another position, 3 fork, 4 unreadable.
+-- What is said of a position beside its record: 1 duplicate of, 2 conflicts with another position, 4 unreadable.
 CREATE TABLE marks (
     position BIGINT NOT NULL,
     mark SMALLINT NOT NULL,

@@ -117,8 +117,7 @@ impl Watch {
     pub(super) async fn commit(&self, tx: Box<dyn Transaction>, settled: Settled) -> Result<SessionId, LedgerError> {
         // In doubt from now on: whoever waits for this may go away, and the commit happens all the same.
         let place = index(settled.role);
-        let in_doubt = self.remembered().roles[place].in_doubt.saturating_add(1);
-        self.remembered().roles[place].in_doubt = in_doubt;
+        self.remembered().roles[place].in_doubt += 1;
         tx.commit().await?;
         self.remembered().roles[place] = Count { committed: settled.commits, in_doubt: 0 };
         Ok(settled.hub_epoch)
