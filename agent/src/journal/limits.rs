@@ -12,6 +12,9 @@ pub const FRAME_HEADER_BYTES: usize = 40;
 /// Frames begin at multiples of this many bytes, so that a scan for the next whole frame has few places to try.
 pub const FRAME_ALIGN_BYTES: usize = 8;
 
+/// What a medium writes whole or not at all, at the least: a power cut tears between two of these.
+pub(crate) const SECTOR_BYTES: u32 = 512;
+
 /// Bytes of one frame's payload: a record of the greatest length or a part of a state snapshot. More is refused when staged;
 /// a length above it on disk is damage.
 pub const PAYLOAD_BYTES_MAX: usize = 2 * 1024 * 1024;

@@ -214,7 +214,7 @@ pub struct Damage {
 /// Bytes after the last proven position that were not whole: an append that a power cut interrupted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TailCut {
-    /// Where the log ends now.
+    /// Where the log ends now: behind what was cut, where only the header of a group was and its records stayed.
     pub position: Position,
     /// Bytes that were cut.
     pub bytes: u64,

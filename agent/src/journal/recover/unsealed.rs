@@ -11,7 +11,7 @@ use super::{Found, Recovery, failed};
 use crate::journal::Open;
 use crate::journal::damage::{file_length, mend_header, quarantine, read_tolerant};
 use crate::journal::frame::{self, Kind, Seed};
-use crate::journal::limits::{FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES};
+use crate::journal::limits::{FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, SECTOR_BYTES};
 use crate::journal::scan::{self, Item};
 use crate::journal::segment::{Made, SegmentHeader};
 use crate::journal::types::{Gone, JournalError, OpenError, Position, TailCut};
@@ -114,7 +114,18 @@ impl Recovery {
         if is_garbage {
             rot = bytes.iter().rposition(|byte| *byte != 0).map(|last| (0, to_u32(last) + 1)).into_iter().collect();
         }
-        if !rot.is_empty() || header_is_bad || !gone.is_empty() {
+        // A cut that lost only the sector with the header of a group that nobody was told of leaves the group's records whole. Rot ends
+        // anywhere; what a cut tears off ends with a sector.
+        let is_torn_off = |&(start, end): &(u32, u32)| start >= tail.proven && end.is_multiple_of(SECTOR_BYTES);
+        let is_torn = gone.is_empty() && !header_is_bad && rot.iter().all(is_torn_off);
+        if is_torn && let (Some(&(start, _)), Some(&(_, end))) = (rot.first(), rot.last()) {
+            self.opened.tail_cut = Some(TailCut {
+                position: Position::new(number, tail.end),
+                bytes: u64::from(end - start),
+                quarantined: keep(start, end),
+                records: Vec::new(),
+            });
+        } else if !rot.is_empty() || header_is_bad || !gone.is_empty() {
             let bad_bytes = rot.iter().map(|(start, end)| u64::from(end - start)).sum();
             let damage = self.note("bytes of the last segment are damaged", number, bad_bytes, gone.to_vec());
             damage.quarantined = rot.iter().filter_map(|(start, end)| keep(*start, *end)).collect();
@@ -124,7 +135,7 @@ impl Recovery {
         if tail.cut_end > tail.end {
             self.opened.tail_cut = Some(TailCut {
                 position: Position::new(number, tail.end),
-                bytes: u64::from(tail.cut_end - tail.end),
+                bytes: u64::from(tail.cut_end - tail.end) + self.opened.tail_cut.as_ref().map_or(0, |torn| torn.bytes),
                 quarantined: keep(tail.end, tail.cut_end),
                 records: tail.cut_records.clone(),
             });

@@ -270,6 +270,42 @@ fn a_torn_group_is_cut_kept_in_quarantine_and_told() {
     }
 }
 
+/// The header of a group may end where a sector does, and that sector alone may be lost. Its records are whole and stay; nothing that was
+/// ever counted on is damaged, and nobody is alarmed.
+#[test]
+fn a_group_whose_header_alone_was_torn_off_is_no_damage() {
+    let mut aligned = 0;
+    for filler in 0..520 {
+        let mut world = World::new(small());
+        world.append(&[Lane::Trade], filler).unwrap();
+        let file = world.names(".seg").pop().unwrap();
+        let start = usize::try_from(world.journal().end().offset()).unwrap();
+        let before = world.disk.content(&file).unwrap();
+        world.disk.fail(Some(fail(Call::Sync, 0, false)));
+        assert!(world.append(&[Lane::Trade; 3], 400).is_err());
+        let mut torn = world.disk.content(&file).unwrap();
+        let first = (start..).step_by(8).skip(1).find(|at| torn[*at..].starts_with(b"CF")).unwrap();
+        if first % 512 != 0 {
+            continue;
+        }
+        aligned += 1;
+        torn[start..first].copy_from_slice(&before[start..first]);
+        world.disk.set_content(&file, torn);
+        world.disk.kill();
+        world.open();
+        assert!(world.opened.damage.is_empty(), "{:?}", world.opened.damage);
+        let cut = world.opened.tail_cut.clone().unwrap();
+        assert!(cut.bytes == (first - start) as u64 && cut.quarantined.is_some(), "{cut:?}");
+        let served = world.read_all().records;
+        assert_eq!(served.len(), 4);
+        world.disk.power_cut(Cut::DropAll);
+        world.open();
+        assert!(world.opened.damage.is_empty() && world.opened.tail_cut.is_none(), "{:?}", world.opened);
+        assert_eq!(world.read_all().records, served);
+    }
+    assert!(aligned > 0, "no header ended with a sector");
+}
+
 /// Processes that end in their first groups never told anybody of their epochs: the line of the next one goes past them.
 #[test]
 fn an_epoch_whose_first_group_is_torn_has_no_descendants() {
