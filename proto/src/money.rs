@@ -68,6 +68,30 @@ impl Currency {
     }
 }
 
+/// The smallest amount that is paid in cash, in minor units, where that is well known and not one whole unit.
+const CASH_STEPS: &[(&str, u64)] = &[
+    ("AUD", 5),
+    ("CAD", 5),
+    ("CHF", 5),
+    ("DKK", 50),
+    ("EUR", 5),
+    ("HKD", 10),
+    ("HUF", 500),
+    ("ILS", 10),
+    ("MYR", 5),
+    ("NZD", 10),
+    ("SGD", 5),
+    ("ZAR", 10),
+];
+
+impl Currency {
+    /// What cash payments are rounded to, in minor units: 5 for CHF and EUR; one whole unit where nothing else is known (SEK).
+    pub fn cash_step(self) -> u64 {
+        let whole = (0..self.places).fold(1_u64, |whole, _| whole.saturating_mul(10));
+        CASH_STEPS.iter().find(|(code, _)| *code == self.code()).map_or(whole, |(_, step)| *step)
+    }
+}
+
 impl fmt::Debug for Currency {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.code())
@@ -165,6 +189,16 @@ mod tests {
         }
         for code in ["", "eur", "EU", "EURO", "ZZZ", "XAU", "XXX"] {
             assert_eq!(Currency::from_code(code), Err(MoneyError::UnknownCurrency), "{code}");
+        }
+    }
+
+    #[test]
+    fn cash_has_its_smallest_coin() {
+        for (code, step) in [("EUR", 5), ("CHF", 5), ("SEK", 100), ("NZD", 10), ("HUF", 500), ("DKK", 50), ("JPY", 1)] {
+            assert_eq!(currency(code).cash_step(), step, "{code}");
+        }
+        for (code, _) in CASH_STEPS {
+            assert_eq!(currency(code).code(), *code);
         }
     }
 

@@ -81,6 +81,9 @@ kinds! {
     EXCEPTION_CHANGE = 69, "exception_change", Trade;
     /// Synced bytes of the journal were found damaged or missing; names what is gone.
     JOURNAL_DAMAGE = 70, "journal_damage", Trade;
+    /// The agent noticed something that no single document tells, mostly because it did not come: goods that nobody collects, numbers that
+    /// are missing.
+    FINDING = 71, "finding", Trade;
 }
 
 impl Kind {
@@ -290,12 +293,15 @@ mod card;
 pub mod day_close;
 pub mod facts;
 pub mod flag;
+pub mod fulfillment_update;
+mod gtin;
 pub mod inspect;
 mod json;
 mod mask;
 mod read;
 pub mod schema;
 mod stock_movement;
+mod tender_control;
 pub mod transaction;
 mod unit;
 mod when;

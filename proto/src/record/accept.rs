@@ -247,6 +247,8 @@ fn judge(kind: Kind, root: &Node<'_>, envelope: &Envelope, flags: &mut Flags) ->
     let mut judge = |typed: Typed<'_, '_>| match typed {
         Typed::Transaction(transaction) => transaction.judge(flags),
         Typed::Movement(movement) => movement.judge(flags),
+        Typed::Fulfillment(update) => update.judge(flags),
+        Typed::TenderControl(control) => control.judge(flags),
     };
     facts::read(kind, Fields(root), envelope, &mut judge).map_err(|error| match error {
         // The check has seen to both; said as a fault all the same, because the text is foreign.

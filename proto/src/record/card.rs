@@ -10,6 +10,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::gtin::is_gtin;
 use super::json::Node;
 
 const DIGITS_MIN: usize = 13;
@@ -42,11 +43,6 @@ pub(crate) struct CardRule {
 /// Whether it is worth a closer look; nearly every text is done with this.
 pub(crate) fn may_hold_card(text: &str) -> bool {
     text.len() >= DIGITS_MIN && text.bytes().filter(u8::is_ascii_digit).count() >= DIGITS_MIN
-}
-
-/// Whether `text` has the form of a GTIN: 8, 12, 13 or 14 digits.
-pub(crate) fn is_gtin(text: &str) -> bool {
-    matches!(text.len(), 8 | 12 | 13 | 14) && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// The article numbers of a document's lines, without leading zeros.

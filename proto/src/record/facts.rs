@@ -8,9 +8,11 @@ use alloc::vec::Vec;
 
 use rust_decimal::Decimal;
 
+use super::fulfillment_update::FulfillmentUpdate;
 use super::json::{self, Node};
 use super::read::Fields;
 use super::stock_movement::StockMovement;
+use super::tender_control::TenderControl;
 use super::transaction::fold::Transaction;
 use super::{Envelope, Kind, day_close, schema};
 use crate::time::WallTime;
@@ -157,6 +159,124 @@ pub struct MovementFacts {
     pub counts: Vec<StockCount>,
 }
 
+/// How goods of an order reach the customer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FulfillmentType {
+    /// Collected in the store.
+    Pickup,
+    /// Sent by a carrier.
+    Shipment,
+    /// Brought by the store.
+    Delivery,
+}
+
+/// What lines of an order come into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FulfillmentState {
+    /// Asked for; nothing is held.
+    Proposed,
+    /// Held.
+    Reserved,
+    /// Held, picked and ready.
+    Prepared,
+    /// Handed out.
+    Completed,
+    /// Let go, because somebody gave it up.
+    Canceled,
+    /// Let go, because it could not be done.
+    Failed,
+}
+
+/// Another article for what was ordered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Substitution {
+    /// The article that the customer gets.
+    pub item_id: String,
+    /// UN/ECE Rec 20 unit; `EA` where the document has none.
+    pub unit: String,
+    /// How much of it.
+    pub quantity: Decimal,
+    /// Whether the customer agreed.
+    pub agreed: bool,
+}
+
+/// A line of a fulfillment update.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FulfillmentLine {
+    /// Place of the line in the document, from 0.
+    pub index: usize,
+    /// The line of the order.
+    pub order_line: Option<String>,
+    /// The item that was ordered, or an earlier substitute of it.
+    pub item_id: String,
+    /// UN/ECE Rec 20 unit; `EA` where the document has none.
+    pub unit: String,
+    /// How much comes into the update's state.
+    pub quantity: Decimal,
+    /// How much of it was ordered, where the document says so.
+    pub ordered: Option<Decimal>,
+    /// What comes into the state in its place; the item itself is then let go.
+    pub substitution: Option<Substitution>,
+}
+
+/// The effects of a fulfillment update.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FulfillmentFacts {
+    /// The order.
+    pub order_id: String,
+    /// The part of the order that is handed out together.
+    pub fulfillment_id: Option<String>,
+    /// How the goods reach the customer.
+    pub fulfillment_type: FulfillmentType,
+    /// What the lines come into.
+    pub state: FulfillmentState,
+    /// What comes into it.
+    pub lines: Vec<FulfillmentLine>,
+    /// Since when the goods lie ready.
+    pub ready_at: Option<WallTime>,
+    /// Until when they are kept.
+    pub expires_at: Option<WallTime>,
+    /// When it happened, UTC.
+    pub ended_at: WallTime,
+}
+
+impl FulfillmentFacts {
+    /// What leaves the shelf: everything that is handed out.
+    pub fn stock(&self) -> impl Iterator<Item = StockChange> + '_ {
+        let handed_out = self.lines.iter().filter(|_| self.state == FulfillmentState::Completed);
+        handed_out.filter_map(|line| {
+            let (item_id, unit, quantity) = line.handed();
+            let delta = Decimal::ZERO.checked_sub(quantity)?;
+            (quantity > Decimal::ZERO).then(|| StockChange { item_id: item_id.into(), unit: unit.into(), delta })
+        })
+    }
+}
+
+impl FulfillmentLine {
+    /// Item, unit and quantity that come into the state: the substitute's where there is one.
+    pub fn handed(&self) -> (&str, &str, Decimal) {
+        match &self.substitution {
+            Some(substitution) => (&substitution.item_id, &substitution.unit, substitution.quantity),
+            None => (&self.item_id, &self.unit, self.quantity),
+        }
+    }
+}
+
+/// The effects of a tender control.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenderControlFacts {
+    /// The till.
+    pub workstation_id: String,
+    /// `YYYY-MM-DD`.
+    pub business_day_date: String,
+    /// Whether the amounts are what was counted, and not what was moved.
+    pub is_declaration: bool,
+    /// ISO 4217.
+    pub currency_code: String,
+    /// Moved or counted, in minor units.
+    pub tenders: Vec<TenderSum>,
+}
+
 /// Totals that a till or a back office declared for one currency; in minor units.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeclaredTotals {
@@ -198,6 +318,10 @@ pub enum Facts {
     Transaction(TransactionFacts),
     /// Of a stock movement.
     Movement(MovementFacts),
+    /// Of a fulfillment update.
+    Fulfillment(FulfillmentFacts),
+    /// Of a tender control.
+    TenderControl(TenderControlFacts),
     /// Of a day close.
     DayClose(DayCloseFacts),
     /// Nothing that stock or totals are folded from.
@@ -244,6 +368,8 @@ pub fn sold_quantity(document: &[u8], item_id: &str, unit: &str) -> Result<Optio
 pub(crate) enum Typed<'t, 'n> {
     Transaction(&'t Transaction<'n>),
     Movement(&'t StockMovement<'n>),
+    Fulfillment(&'t FulfillmentUpdate<'n>),
+    TenderControl(&'t TenderControl),
 }
 
 /// Reads a document and draws its facts; one way for submitted and stored ones.
@@ -263,6 +389,16 @@ pub(crate) fn read(
             let movement = StockMovement::read(fields)?;
             judge(Typed::Movement(&movement));
             Ok(Facts::Movement(movement.facts()))
+        }
+        Kind::FULFILLMENT_UPDATE => {
+            let update = FulfillmentUpdate::read(fields, envelope)?;
+            judge(Typed::Fulfillment(&update));
+            Ok(Facts::Fulfillment(update.into_facts()))
+        }
+        Kind::TENDER_CONTROL => {
+            let control = TenderControl::read(fields, envelope)?;
+            judge(Typed::TenderControl(&control));
+            Ok(Facts::TenderControl(control.into_facts()))
         }
         Kind::DAY_CLOSE => day_close::facts(fields).map(Facts::DayClose),
         _ => Ok(Facts::None),

@@ -26,6 +26,28 @@ impl Class {
     }
 }
 
+/// How much it matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth knowing; nothing is wrong by itself.
+    Info,
+    /// Somebody should look.
+    Warning,
+    /// Money, goods or records may be wrong until somebody has looked.
+    Error,
+}
+
+impl Severity {
+    /// As answers show it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// What is known of a code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -33,166 +55,126 @@ pub struct Finding {
     pub code: &'static str,
     /// Business or technical.
     pub class: Class,
+    /// How much it matters.
+    pub severity: Severity,
     /// The queue of those who deal with it.
     pub owner: &'static str,
     /// A sentence that a store manager understands.
     pub sentence: &'static str,
 }
 
-/// The lines of this receipt do not add up to its total; compare it with the till's printout.
-pub const TOTALS_MISMATCH: &str = "TOTALS_MISMATCH";
-/// On one line of this receipt, quantity times price is not the amount that was charged.
-pub const LINE_AMOUNT_MISMATCH: &str = "LINE_AMOUNT_MISMATCH";
-/// What was paid is not what the receipt asks for.
-pub const TENDER_MISMATCH: &str = "TENDER_MISMATCH";
-/// Goods went out and nobody knows yet whether a payment went through; ask the payment provider.
-pub const TENDER_UNKNOWN: &str = "TENDER_UNKNOWN";
-/// A return counts like a sale, or the other way round: a sign of a quantity or amount is wrong.
-pub const SIGN_MISMATCH: &str = "SIGN_MISMATCH";
-/// An item was sold at a price below zero.
-pub const NEGATIVE_PRICE: &str = "NEGATIVE_PRICE";
-/// An item was moved in a unit that nobody knows; its stock is kept apart until the unit is known.
-pub const UNIT_UNKNOWN: &str = "UNIT_UNKNOWN";
-/// More was returned than had been sold on the receipt that the return names.
-pub const OVER_RETURN: &str = "OVER_RETURN";
-/// This came after the totals of its day had been closed; the day has to be judged again.
-pub const LATE_AFTER_CLOSE: &str = "LATE_AFTER_CLOSE";
-/// The till sent two different receipts under one number; both are kept, the first one counts.
-pub const IDENTITY_CONFLICT: &str = "IDENTITY_CONFLICT";
-/// The time of sale falls into the hour of a clock change and was taken as the earlier one.
-pub const TIME_AMBIGUOUS: &str = "TIME_AMBIGUOUS";
-/// A card number stood in a text and was masked before it was stored; the till must not send it.
-pub const PAN_MASKED: &str = "PAN_MASKED";
-/// A record of a kind that this software does not know was kept; the software has to be updated.
-pub const UNKNOWN_KIND: &str = "UNKNOWN_KIND";
-/// A record was kept that this software cannot read.
-pub const UNREADABLE_RECORD: &str = "UNREADABLE_RECORD";
-/// Stored records of this box were damaged; the range that is gone is named, compare it with the tills.
-pub const JOURNAL_DAMAGE: &str = "JOURNAL_DAMAGE";
-/// After a power cut or crash, unfinished bytes were cut off; no till had been told that they were safe.
-pub const TAIL_CUT: &str = "TAIL_CUT";
-/// A box cannot deliver a range of its records any more, and says why.
-pub const GONE: &str = "GONE";
-/// A box sent two different records under one number; both are kept.
-pub const FORK: &str = "FORK";
-/// The records received from a box do not match what the box says it recorded.
-pub const CHAIN_MISMATCH: &str = "CHAIN_MISMATCH";
-/// Two boxes run under one name, probably from one copied disk; one of them has to be renamed.
-pub const CLONE: &str = "CLONE";
-/// A box was set back to an earlier copy of its disk; nothing is lost, but somebody should know why.
-pub const ROLLBACK: &str = "ROLLBACK";
-/// A till sends documents that cannot be read or identified; they were refused and are not recorded.
-pub const DOCUMENTS_REFUSED: &str = "DOCUMENTS_REFUSED";
+macro_rules! findings {
+    ($($code:ident: $class:ident, $severity:ident, $owner:literal, $sentence:literal;)*) => {
+        $(
+            #[doc = $sentence]
+            pub const $code: &str = stringify!($code);
+        )*
 
-/// The findings of this version.
-pub const FINDINGS: &[Finding] = &[
-    business(
-        TOTALS_MISMATCH,
-        "store_finance",
-        "The lines of this receipt do not add up to its total; compare it with the till's printout.",
-    ),
-    business(
-        LINE_AMOUNT_MISMATCH,
-        "store_finance",
-        "On one line of this receipt, quantity times price is not the amount that was charged.",
-    ),
-    business(TENDER_MISMATCH, "store_finance", "What was paid is not what the receipt asks for."),
-    business(
-        TENDER_UNKNOWN,
-        "store_finance",
-        "Goods went out and nobody knows yet whether a payment went through; ask the payment provider.",
-    ),
-    business(
-        SIGN_MISMATCH,
-        "store_finance",
-        "A return counts like a sale, or the other way round: a sign of a quantity or amount is wrong.",
-    ),
-    business(NEGATIVE_PRICE, "store_finance", "An item was sold at a price below zero."),
-    business(
-        UNIT_UNKNOWN,
-        "master_data",
-        "An item was moved in a unit that nobody knows; its stock is kept apart until the unit is known.",
-    ),
-    business(
-        OVER_RETURN,
-        "store_finance",
-        "More was returned than had been sold on the receipt that the return names.",
-    ),
-    business(
-        LATE_AFTER_CLOSE,
-        "store_finance",
-        "This came after the totals of its day had been closed; the day has to be judged again.",
-    ),
-    business(
-        IDENTITY_CONFLICT,
-        "store_finance",
-        "The till sent two different receipts under one number; both are kept, the first one counts.",
-    ),
-    business(
-        TIME_AMBIGUOUS,
-        "store_systems",
-        "The time of sale falls into the hour of a clock change and was taken as the earlier one.",
-    ),
-    technical(
-        PAN_MASKED,
-        "security",
-        "A card number stood in a text and was masked before it was stored; the till must not send it.",
-    ),
-    technical(
-        UNKNOWN_KIND,
-        "hub_operations",
-        "A record of a kind that this software does not know was kept; the software has to be updated.",
-    ),
-    technical(UNREADABLE_RECORD, "hub_operations", "A record was kept that this software cannot read."),
-    technical(
-        JOURNAL_DAMAGE,
-        "store_systems",
-        "Stored records of this box were damaged; the range that is gone is named, compare it with the tills.",
-    ),
-    technical(
-        TAIL_CUT,
-        "store_systems",
-        "After a power cut or crash, unfinished bytes were cut off; no till had been told that they were safe.",
-    ),
-    technical(GONE, "hub_operations", "A box cannot deliver a range of its records any more, and says why."),
-    technical(FORK, "hub_operations", "A box sent two different records under one number; both are kept."),
-    technical(
-        CHAIN_MISMATCH,
-        "hub_operations",
-        "The records received from a box do not match what the box says it recorded.",
-    ),
-    technical(
-        CLONE,
-        "hub_operations",
-        "Two boxes run under one name, probably from one copied disk; one of them has to be renamed.",
-    ),
-    technical(
-        ROLLBACK,
-        "hub_operations",
-        "A box was set back to an earlier copy of its disk; nothing is lost, but somebody should know why.",
-    ),
-    technical(
-        DOCUMENTS_REFUSED,
-        "store_systems",
-        "A till sends documents that cannot be read or identified; they were refused and are not recorded.",
-    ),
-];
-
-const fn business(code: &'static str, owner: &'static str, sentence: &'static str) -> Finding {
-    Finding { code, class: Class::Business, owner, sentence }
+        /// The findings of this version.
+        pub const FINDINGS: &[Finding] = &[$(
+            Finding {
+                code: $code,
+                class: Class::$class,
+                severity: Severity::$severity,
+                owner: $owner,
+                sentence: $sentence,
+            }
+        ),*];
+    };
 }
 
-const fn technical(code: &'static str, owner: &'static str, sentence: &'static str) -> Finding {
-    Finding { code, class: Class::Technical, owner, sentence }
+findings! {
+    TOTALS_MISMATCH: Business, Error, "store_finance",
+        "The lines of this receipt do not add up to its total; compare it with the till's printout.";
+    TAX_MISMATCH: Business, Warning, "store_finance",
+        "A tax on this receipt is not what its rate makes of the amount that it is on, or the taxes of the lines are not the total.";
+    TAX_BASIS_MIXED: Business, Warning, "store_finance",
+        "One tax is contained in the price on one line of this receipt and added to it on another.";
+    LINE_AMOUNT_MISMATCH: Business, Warning, "store_finance",
+        "On one line of this receipt, quantity times price is not the amount that was charged.";
+    TENDER_MISMATCH: Business, Error, "store_finance",
+        "What was paid is not what the receipt asks for.";
+    PAYMENT_UNKNOWN: Business, Error, "store_finance",
+        "Goods went out and nobody knows yet whether a payment went through; ask the payment provider.";
+    ROUNDING_UNEXPECTED: Business, Warning, "store_finance",
+        "This receipt was rounded although nobody paid in cash, or by more than the smallest coin.";
+    SIGN_MISMATCH: Business, Warning, "store_finance",
+        "A return counts like a sale, or the other way round: a sign of a quantity or amount is wrong.";
+    TYPE_MISMATCH: Business, Warning, "store_finance",
+        "A receipt that calls itself a sale takes goods back, or one that calls itself a return sells some.";
+    EMPTY_TRANSACTION: Business, Warning, "store_finance",
+        "A finished receipt has nothing on it.";
+    VOID_UNLINKED: Business, Warning, "store_finance",
+        "A receipt was reversed, and nobody said which one.";
+    NEGATIVE_PRICE: Business, Warning, "store_finance",
+        "An item was sold at a price below zero.";
+    UNIT_UNKNOWN: Business, Warning, "master_data",
+        "An item was moved in a unit that nobody knows; its stock is kept apart until the unit is known.";
+    GTIN_CHECK_DIGIT: Business, Warning, "master_data",
+        "The article number of a line has a wrong check digit; it was probably mistyped.";
+    OVER_RETURN: Business, Warning, "store_finance",
+        "More was returned than had been sold on the receipt that the return names.";
+    UNLINKED_RETURN: Business, Info, "store_finance",
+        "Goods were taken back without the receipt on which they had been sold.";
+    OVER_FULFILLED: Business, Warning, "order_desk",
+        "More of an order line was handed out or canceled than had been ordered.";
+    FULFILLMENT_AFTER_END: Business, Warning, "order_desk",
+        "An order line moved on although all of it had been handed out or canceled before.";
+    SUBSTITUTION_WITHOUT_CONSENT: Business, Warning, "order_desk",
+        "A customer was given another article than the one ordered, and did not agree to it.";
+    PICKUP_STALE: Business, Warning, "order_desk",
+        "Goods of an order lie ready, and nobody has collected them in time.";
+    DRAWER_DIFFERENCE: Business, Warning, "store_finance",
+        "The money counted in a till is not what its receipts and cash movements make.";
+    LATE_AFTER_CLOSE: Business, Warning, "store_finance",
+        "This came after the totals of its day had been closed; the day has to be judged again.";
+    IDENTITY_CONFLICT: Business, Error, "store_finance",
+        "The till sent two different receipts under one number; both are kept, the first one counts.";
+    NUMBER_DOUBLED: Business, Warning, "store_finance",
+        "A till used one receipt number for two receipts; both count, so one of them may be there twice.";
+    SEQUENCE_GAP: Business, Warning, "store_finance",
+        "Receipt numbers of a till are missing; the receipts may be lost, or were never printed.";
+    TIME_AMBIGUOUS: Business, Info, "store_systems",
+        "The time of sale falls into the hour of a clock change and was taken as the earlier one.";
+    PAN_MASKED: Technical, Warning, "security",
+        "A card number stood in a text and was masked before it was stored; the till must not send it.";
+    UNKNOWN_KIND: Technical, Warning, "hub_operations",
+        "A record of a kind that this software does not know was kept; the software has to be updated.";
+    UNREADABLE_RECORD: Technical, Error, "hub_operations",
+        "A record was kept that this software cannot read.";
+    JOURNAL_DAMAGE: Technical, Error, "store_systems",
+        "Stored records of this box were damaged; the range that is gone is named, compare it with the tills.";
+    TAIL_CUT: Technical, Info, "store_systems",
+        "After a power cut or crash, unfinished bytes were cut off; no till had been told that they were safe.";
+    GONE: Technical, Error, "hub_operations",
+        "A box cannot deliver a range of its records any more, and says why.";
+    FORK: Technical, Error, "hub_operations",
+        "A box sent two different records under one number; both are kept.";
+    CHAIN_MISMATCH: Technical, Error, "hub_operations",
+        "The records received from a box do not match what the box says it recorded.";
+    CLONE: Technical, Error, "hub_operations",
+        "Two boxes run under one name, probably from one copied disk; one of them has to be renamed.";
+    ROLLBACK: Technical, Warning, "hub_operations",
+        "A box was set back to an earlier copy of its disk; nothing is lost, but somebody should know why.";
+    DOCUMENTS_REFUSED: Technical, Error, "store_systems",
+        "A till sends documents that cannot be read or identified; they were refused and are not recorded.";
 }
 
-/// The findings about one document, one of each code: a code opens one exception, at the first place where it was found.
+/// The findings about one document. A code opens one exception, at the first place where it was found; what is told line by line is
+/// counted in it.
 #[derive(Debug, Default)]
 pub(crate) struct Flags(Vec<Flag>);
 
 impl Flags {
     pub(crate) fn raise(&mut self, code: &'static str, pointer: impl FnOnce() -> String) {
         if self.0.len() < FLAGS_MAX && !self.0.iter().any(|flag| flag.code == code) {
+            self.0.push(Flag { code: Cow::Borrowed(code), pointer: pointer() });
+        }
+    }
+
+    /// A finding that counts at every place.
+    pub(crate) fn raise_each(&mut self, code: &'static str, pointer: impl FnOnce() -> String) {
+        if self.0.len() < FLAGS_MAX {
             self.0.push(Flag { code: Cow::Borrowed(code), pointer: pointer() });
         }
     }

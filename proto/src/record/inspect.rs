@@ -10,10 +10,10 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::Fault;
-use super::card::{self, CardRule, Place};
+use super::card::{CardRule, Place};
 use super::json::{self, Member, Node};
 use super::schema::{ATTRIBUTE_KEY_BYTES_MAX, Field, INTEGER_MAX, Need, TEXT_CHARS_MAX, Table, Type};
-use super::{mask, when};
+use super::{gtin, mask, when};
 use crate::limits::{ATTRIBUTES_MAX, IDENTIFIER_CHARS_MAX};
 use crate::money::{self, Currency, MoneyError};
 
@@ -157,7 +157,7 @@ impl Walk<'_> {
                 }
             }
             (Type::Gtin, Node::Text(text)) => {
-                if !card::is_gtin(text) {
+                if !gtin::is_gtin(text) {
                     self.text(text, path);
                     self.warn(path, "not a GTIN:");
                 }
@@ -188,6 +188,12 @@ impl Walk<'_> {
                         "invalid-date-time",
                         "Must be an RFC 3339 time, such as 2026-11-23T10:15:40+01:00",
                     );
+                }
+            }
+            (Type::Instant, Node::Text(text)) => {
+                if when::instant(text).is_none() {
+                    let detail = "Must be an RFC 3339 time with an offset, such as 2026-11-23T10:15:40+01:00";
+                    self.fault(path, "invalid-date-time", detail);
                 }
             }
             (Type::Boolean, Node::Bool(_)) => {}
@@ -388,7 +394,8 @@ fn expected(holds: Type) -> &'static str {
         | Type::TraceParent
         | Type::Currency
         | Type::Date
-        | Type::DateTime => "a text",
+        | Type::DateTime
+        | Type::Instant => "a text",
         Type::Reference => "a text or a whole number",
         Type::Decimal | Type::Amount => "a decimal string such as \"4.49\"",
         Type::Integer => "a whole number",

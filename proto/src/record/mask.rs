@@ -7,7 +7,8 @@ use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::{String, ToString};
 
-use super::card::{self, CardRule};
+use super::card::CardRule;
+use super::gtin;
 use super::inspect::{Path, is_trace_parent, lookup};
 use super::json::{Member, Node};
 use super::schema::{Table, Type};
@@ -68,7 +69,7 @@ impl Masking<'_> {
 
     fn value(&mut self, holds: Option<Type>, node: &mut Node<'_>, path: &Path<'_>) {
         match (holds, &mut *node) {
-            (Some(Type::Gtin), Node::Text(text)) if card::is_gtin(text) => {}
+            (Some(Type::Gtin), Node::Text(text)) if gtin::is_gtin(text) => {}
             (Some(Type::TraceParent), Node::Text(text)) if is_trace_parent(text) => {}
             (_, Node::Null | Node::Bool(_)) => {}
             (Some(holds), _) if !holds.is_free() => {}

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use serde_json::{Map, Value, json};
 
-use super::{Kind, day_close, stock_movement, transaction};
+use super::{Kind, day_close, fulfillment_update, stock_movement, tender_control, transaction};
 use crate::limits::{ATTRIBUTES_MAX, IDENTIFIER_CHARS_MAX};
 use crate::money::{FRACTION_DIGITS_MAX, INTEGER_DIGITS_MAX};
 
@@ -56,6 +56,8 @@ pub(crate) enum Type {
     Date,
     /// RFC 3339, the offset optional.
     DateTime,
+    /// RFC 3339, with an offset.
+    Instant,
     /// ISO 4217 code.
     Currency,
     /// An object.
@@ -81,6 +83,7 @@ impl Type {
             | Self::Boolean
             | Self::Date
             | Self::DateTime
+            | Self::Instant
             | Self::Currency => false,
             Self::Text
             | Self::Texts(_)
@@ -146,6 +149,8 @@ pub(crate) fn table_of(kind: Kind) -> Option<&'static Table> {
     match kind {
         Kind::TRANSACTION => Some(&transaction::TABLE),
         Kind::STOCK_MOVEMENT => Some(&stock_movement::TABLE),
+        Kind::FULFILLMENT_UPDATE => Some(&fulfillment_update::TABLE),
+        Kind::TENDER_CONTROL => Some(&tender_control::TABLE),
         Kind::DAY_CLOSE => Some(&day_close::TABLE),
         _ => None,
     }
@@ -219,7 +224,8 @@ fn type_schema(holds: Type) -> Map<String, Value> {
             json!({ "type": "string", "minLength": 1, "maxLength": IDENTIFIER_CHARS_MAX, "pattern": IDENTIFIER_PATTERN })
         }
         Type::Reference => {
-            json!({ "type": ["string", "integer", "null"], "minLength": 1, "maxLength": IDENTIFIER_CHARS_MAX })
+            json!({ "type": ["string", "integer", "null"], "minLength": 1, "maxLength": IDENTIFIER_CHARS_MAX,
+                    "minimum": 0, "maximum": INTEGER_MAX })
         }
         Type::Text => json!({ "type": "string", "maxLength": TEXT_CHARS_MAX }),
         Type::Texts(max) => {
@@ -241,6 +247,11 @@ fn type_schema(holds: Type) -> Map<String, Value> {
         Type::DateTime => {
             let pattern = "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}";
             json!({ "type": "string", "pattern": pattern, "examples": ["2026-11-23T10:15:40+01:00", "2026-11-23T10:15:40"] })
+        }
+        Type::Instant => {
+            let pattern =
+                "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]+)?([Zz]|[+-][0-9]{2}:?[0-9]{2})$";
+            json!({ "type": "string", "pattern": pattern, "examples": ["2026-11-23T10:15:40+01:00"] })
         }
         Type::Currency => json!({ "type": "string", "pattern": "^[A-Z]{3}$", "examples": ["EUR"] }),
         Type::Object(table) => return object_schema(table),

@@ -1,12 +1,14 @@
 //! Tests of the retail model as a whole, by what they are about; the parts have their own beside them.
 
 mod accepting;
+mod fulfillments;
 mod golden;
 mod movements;
 mod published;
 mod refusing;
 mod replay;
 mod returns;
+mod tender_controls;
 mod transactions;
 
 use alloc::string::{String, ToString};
@@ -78,6 +80,24 @@ fn close() -> Value {
         "totals": [{ "currency_code": "EUR", "transactions": 2, "gross": "14.96", "net": "13.46", "tax": "1.50",
                      "taxes": [{ "category": "S", "rate": "20", "taxable_amount": "7.48", "amount": "1.50" }],
                      "tenders": [{ "type": "cash", "amount": "18.98" }, { "type": "change", "amount": "-4.02" }] }]
+    })
+}
+
+/// Two of three mugs of a web order, ready to be collected.
+fn fulfillment() -> Value {
+    json!({
+        "document_id": "f-1", "order_id": "W-1001", "fulfillment_id": "1", "type": "pickup", "state": "prepared",
+        "end_date_time": "2026-11-23T11:00:00", "ready_at": "2026-11-23T11:00:00+01:00", "expires_at": "2026-11-30T20:00:00+01:00",
+        "channel": "web", "currency_code": "EUR", "packages": ["003400123456789012"], "correlation_id": "W-1001",
+        "line_items": [{ "line": 1, "order_line": 1, "item_id": "85123A", "quantity": "2", "ordered_quantity": "3", "unit": "EA" }]
+    })
+}
+
+fn tender_control() -> Value {
+    json!({
+        "document_id": "t-1", "workstation_id": "3", "type": "safe_drop", "end_date_time": "2026-11-23T14:00:00",
+        "business_day_date": "2026-11-23", "operator_id": "17", "currency_code": "EUR",
+        "tenders": [{ "type": "cash", "amount": "-500.00", "pieces": 10 }], "reason_code": "LIMIT"
     })
 }
 

@@ -63,6 +63,12 @@ pub(crate) fn resolve(text: &str, zone: &TimeZone) -> Option<Occurred> {
     Some(Occurred { at: offset.to_timestamp(local).ok()?, ambiguous })
 }
 
+/// Resolves RFC 3339 text with an offset; `None` where it is no such time, or has none.
+pub(crate) fn instant(text: &str) -> Option<Occurred> {
+    let offset = PARSER.parse_pieces(text).ok()?.to_numeric_offset();
+    offset.and_then(|_| resolve(text, &TimeZone::UTC))
+}
+
 /// The business day of a moment: the calendar day in `zone`, or the one before until `cutover`.
 pub(crate) fn business_day(at: Timestamp, zone: &TimeZone, cutover: civil::Time) -> String {
     let local = zone.to_datetime(at);
@@ -92,6 +98,16 @@ mod tests {
         assert_eq!(resolved("2026-11-23T10:15:40+01:00"), ("2026-11-23T09:15:40Z".into(), false));
         assert_eq!(resolved("2026-11-23T10:15:40Z"), ("2026-11-23T10:15:40Z".into(), false));
         assert_eq!(resolved("2026-10-25T02:30:00+01:00"), ("2026-10-25T01:30:00Z".into(), false));
+    }
+
+    #[test]
+    fn an_instant_needs_its_offset() {
+        let at = |text: &str| instant(text).map(|occurred| occurred.at.to_string());
+        assert_eq!(at("2026-11-23T10:15:40+01:00").as_deref(), Some("2026-11-23T09:15:40Z"));
+        assert_eq!(at("2026-11-23T10:15:40Z").as_deref(), Some("2026-11-23T10:15:40Z"));
+        for text in ["2026-11-23T10:15:40", "2026-11-23", "10:15:40Z", ""] {
+            assert_eq!(at(text), None, "{text}");
+        }
     }
 
     #[test]

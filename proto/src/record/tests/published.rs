@@ -6,11 +6,14 @@ use proptest::prelude::*;
 use super::*;
 use crate::record::schema::{Table, Type, table_of};
 
-const KINDS: &[Kind] = &[Kind::TRANSACTION, Kind::STOCK_MOVEMENT, Kind::DAY_CLOSE];
+pub(super) const KINDS: &[Kind] =
+    &[Kind::TRANSACTION, Kind::STOCK_MOVEMENT, Kind::FULFILLMENT_UPDATE, Kind::TENDER_CONTROL, Kind::DAY_CLOSE];
 
 fn example(kind: Kind) -> Value {
     match kind {
         Kind::STOCK_MOVEMENT => movement(),
+        Kind::FULFILLMENT_UPDATE => fulfillment(),
+        Kind::TENDER_CONTROL => tender_control(),
         Kind::DAY_CLOSE => close(),
         _ => exchange(),
     }

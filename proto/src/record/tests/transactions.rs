@@ -26,6 +26,12 @@ fn charged(document: Value, amount: &str) -> Value {
     with(document, "/totals/gross", amount.into())
 }
 
+/// Names the transaction that it refers to.
+fn linked(document: Value) -> Value {
+    let link = json!({ "workstation_id": "1", "business_day_date": "2026-11-20", "sequence_number": 77 });
+    with(document, "/transaction_link", link)
+}
+
 const NOTHING: &[&str] = &[];
 
 #[test]
@@ -78,10 +84,11 @@ fn only_goods_taken_along_move_stock() {
 
 #[test]
 fn a_void_reverses_by_its_own_signs() {
-    let document = with(priced("-2", "4.49", "-8.98"), "/type", "void".into());
+    let document = linked(with(priced("-2", "4.49", "-8.98"), "/type", "void".into()));
     assert_eq!(flags(&document), NOTHING);
+    assert_eq!(flags(&with(document.clone(), "/transaction_link", Value::Null)), ["VOID_UNLINKED"]);
     assert_eq!(transaction_facts(&document).stock, [change("85123A", "2")]);
-    let of_a_return = with(with(sale(), "/type", "void".into()), "/line_items/0/kind", "return".into());
+    let of_a_return = linked(with(with(sale(), "/type", "void".into()), "/line_items/0/kind", "return".into()));
     assert_eq!(flags(&of_a_return), NOTHING);
 }
 
@@ -182,7 +189,7 @@ fn tenders_make_the_total_and_only_those_that_count() {
         ("offline_approved", NOTHING),
         ("declined", &["TENDER_MISMATCH"]),
         ("reversed", &["TENDER_MISMATCH"]),
-        ("unknown", &["TENDER_UNKNOWN"]),
+        ("unknown", &["PAYMENT_UNKNOWN"]),
     ] {
         let document = with(sale(), "/tenders/0/state", state.into());
         assert_eq!(flags(&document), expected, "{state}");
@@ -208,17 +215,14 @@ fn change_is_given_out() {
 #[test]
 fn returns_are_negative_and_sales_are_not() {
     let returned = |quantity: &str, extended: &str| {
-        flags(&with(
-            with(priced(quantity, "4.49", extended), "/line_items/0/kind", "return".into()),
-            "/type",
-            "return".into(),
-        ))
+        let document = with(priced(quantity, "4.49", extended), "/line_items/0/kind", "return".into());
+        flags(&linked(with(document, "/type", "return".into())))
     };
     assert_eq!(returned("-2", "-8.98"), NOTHING);
     assert_eq!(returned("2", "8.98"), ["SIGN_MISMATCH"]);
     assert_eq!(returned("-2", "8.98"), ["LINE_AMOUNT_MISMATCH", "SIGN_MISMATCH"]);
     assert_eq!(flags(&priced("-2", "4.49", "-8.98")), ["SIGN_MISMATCH"]);
-    for kind in ["deposit", "fee", "rounding", "other"] {
+    for kind in ["deposit", "fee", "tip", "other"] {
         let document = with(priced("-2", "4.49", "-8.98"), "/line_items/0/kind", kind.into());
         assert_eq!(flags(&document), NOTHING, "{kind}");
     }
@@ -244,6 +248,158 @@ fn units_are_known_by_code_or_name_and_the_text_stays() {
     let document = with(sale(), "/line_items/0/unit", "furlong".into());
     assert_eq!(flags(&document), ["UNIT_UNKNOWN"]);
     assert_eq!(transaction_facts(&document).stock.first().unwrap().unit, "furlong");
+}
+
+#[test]
+fn a_return_without_a_receipt_is_told_line_by_line_and_is_nothing_bad() {
+    let mut document = with(priced("-1", "4.49", "-4.49"), "/line_items/0/kind", "return".into());
+    document = with(document, "/type", "return".into());
+    let line = document.pointer("/line_items/0").unwrap().clone();
+    document = with(document, "/line_items", json!([line, line, line]));
+    document = with(with(document, "/totals/gross", "-13.47".into()), "/tenders/0/amount", "-13.47".into());
+    let pointers = |document: &Value| {
+        let flags = accepted(Kind::TRANSACTION, document).envelope.flags;
+        assert!(flags.iter().all(|flag| flag.code == "UNLINKED_RETURN"), "{flags:?}");
+        flags.into_iter().map(|flag| flag.pointer).collect::<Vec<_>>()
+    };
+    assert_eq!(pointers(&document), ["/line_items/0", "/line_items/1", "/line_items/2"]);
+    let online =
+        with(document.clone(), "/line_items/1/transaction_link", json!({ "order_id": "W-1", "order_line": 2 }));
+    assert_eq!(pointers(&online), ["/line_items/0", "/line_items/2"]);
+    let voided = with(online, "/line_items/0/voided", json!(true));
+    let voided = with(with(voided, "/totals/gross", "-8.98".into()), "/tenders/0/amount", "-8.98".into());
+    assert_eq!(pointers(&voided), ["/line_items/2"]);
+    assert_eq!(pointers(&linked(document)), Vec::<String>::new());
+    assert_eq!(flag::finding("UNLINKED_RETURN").unwrap().severity, flag::Severity::Info);
+}
+
+#[test]
+fn what_a_receipt_calls_itself_is_what_it_does() {
+    let lone = |kind: &str, line: &str, sign: &str| {
+        let amount = alloc::format!("{sign}4.49");
+        let document = with(priced(&alloc::format!("{sign}1"), "4.49", &amount), "/line_items/0/kind", line.into());
+        linked(with(document, "/type", kind.into()))
+    };
+    for (document, expected) in [
+        (lone("sale", "sale", ""), NOTHING),
+        (lone("return", "return", "-"), NOTHING),
+        (lone("exchange", "sale", ""), NOTHING),
+        (lone("exchange", "return", "-"), NOTHING),
+        (lone("sale", "return", "-"), &["TYPE_MISMATCH"]),
+        (lone("return", "sale", ""), &["TYPE_MISMATCH"]),
+        (lone("return", "deposit", "-"), NOTHING),
+    ] {
+        assert_eq!(flags(&document), expected, "{document}");
+    }
+    let mut mixed = lone("sale", "sale", "");
+    let line = with(lone("return", "return", "-").pointer("/line_items/0").unwrap().clone(), "/voided", json!(true));
+    mixed.pointer_mut("/line_items").unwrap().as_array_mut().unwrap().push(line);
+    assert_eq!(flags(&mixed), NOTHING, "a voided line is none");
+}
+
+#[test]
+fn a_receipt_has_something_on_it() {
+    let empty = with(sale(), "/line_items", json!([]));
+    let empty = with(with(empty, "/totals/gross", "0".into()), "/tenders", Value::Null);
+    assert_eq!(flags(&empty), ["EMPTY_TRANSACTION"]);
+    assert_eq!(flags(&with(empty.clone(), "/type", "no_sale".into())), NOTHING);
+    assert_eq!(flags(&linked(with(empty.clone(), "/type", "void".into()))), NOTHING);
+    assert_eq!(flags(&with(empty, "/status", "canceled".into())), NOTHING);
+}
+
+#[test]
+fn a_tax_is_what_its_rate_makes_of_its_base() {
+    let taxed = |tax: Value| with(exchange(), "/line_items/0/taxes", json!([tax]));
+    let tax = |base: &str, amount: &str, included: bool| {
+        taxed(json!({ "category": "S", "rate": "20", "taxable_amount": base, "amount": amount, "included": included }))
+    };
+    for (document, expected) in [
+        (tax("7.48", "1.50", true), NOTHING),
+        // A base that contains the tax.
+        (tax("8.98", "1.50", true), NOTHING),
+        // One minor unit either way, and no more.
+        (tax("7.48", "1.51", true), NOTHING),
+        (tax("7.45", "1.50", true), NOTHING),
+        (tax("7.42", "1.50", true), &["TAX_MISMATCH"]),
+        (tax("7.60", "1.50", true), &["TAX_MISMATCH"]),
+        (taxed(json!({ "category": "S", "rate": "20", "amount": "1.50", "included": true })), NOTHING),
+        (taxed(json!({ "taxable_amount": "7.48", "amount": "1.50", "included": true })), NOTHING),
+        (
+            taxed(
+                json!({ "category": "Z", "rate": "0", "taxable_amount": "7.48", "amount": "1.50", "included": true }),
+            ),
+            &["TAX_MISMATCH"],
+        ),
+    ] {
+        assert_eq!(flags(&document), expected, "{document}");
+    }
+}
+
+#[test]
+fn a_tax_of_many_lines_may_be_a_minor_unit_off_for_each() {
+    // 1.45 at 19 percent is 0.2755: each line rounds up, the sum of the bases would not.
+    let line = json!({ "line": 1, "kind": "sale", "item_id": "A", "quantity": "1", "actual_unit_price": "1.45", "extended_amount": "1.45",
+                       "taxes": [{ "category": "S", "rate": "19", "taxable_amount": "1.45", "amount": "0.28" }] });
+    let of = |count: usize, tax: &str, gross: &str| {
+        let document = with(sale(), "/line_items", alloc::vec![line.clone(); count].into());
+        let document = with(document, "/tenders/0/amount", gross.into());
+        flags(&with(document, "/totals", json!({ "tax": tax, "gross": gross })))
+    };
+    assert_eq!(of(10, "2.80", "17.30"), NOTHING);
+    assert_eq!(of(10, "2.79", "17.30"), NOTHING);
+    assert_eq!(of(10, "2.78", "17.30"), ["TAX_MISMATCH"]);
+}
+
+#[test]
+fn one_tax_is_contained_or_added_not_both() {
+    let mut document = exchange();
+    let line = |included: bool, amount: &str| {
+        json!({ "line": 3, "kind": "sale", "item_id": "B", "quantity": "1", "actual_unit_price": "1.00", "extended_amount": "1.00",
+                "taxes": [{ "category": "S", "rate": "20", "taxable_amount": amount, "amount": "0.17", "included": included }] })
+    };
+    document.pointer_mut("/line_items").unwrap().as_array_mut().unwrap().push(line(true, "0.83"));
+    document = with(document, "/totals", json!({ "gross": "6.98" }));
+    document = with(document, "/tenders/0/amount", "11.00".into());
+    assert_eq!(flags(&document), NOTHING);
+    document = with(document, "/line_items/2", line(false, "0.83"));
+    document = with(with(document, "/totals/gross", "7.15".into()), "/tenders/0/amount", "11.17".into());
+    assert!(flags(&document).contains(&"TAX_BASIS_MIXED".to_string()), "{:?}", flags(&document));
+}
+
+#[test]
+fn rounding_is_for_cash_and_smaller_than_the_smallest_coin() {
+    let rounded = |means: &str, rounding: &str, currency: &str, total: &str| {
+        let mut document = with(priced("1", "9.97", "9.97"), "/currency_code", currency.into());
+        let line = json!({ "line": 2, "kind": "rounding", "extended_amount": rounding });
+        document.pointer_mut("/line_items").unwrap().as_array_mut().unwrap().push(line);
+        document = with(document, "/totals/gross", total.into());
+        flags(&with(document, "/tenders", json!([{ "type": means, "amount": total }])))
+    };
+    assert_eq!(rounded("cash", "-0.02", "CHF", "9.95"), NOTHING);
+    assert_eq!(rounded("cash", "0.03", "CHF", "10.00"), NOTHING);
+    assert_eq!(rounded("cash", "0.00", "CHF", "9.97"), NOTHING);
+    assert_eq!(rounded("card", "0.00", "CHF", "9.97"), NOTHING);
+    assert_eq!(rounded("card", "-0.02", "CHF", "9.95"), ["ROUNDING_UNEXPECTED"]);
+    assert_eq!(rounded("cash", "-0.05", "CHF", "9.92"), ["ROUNDING_UNEXPECTED"]);
+    assert_eq!(rounded("cash", "0.03", "SEK", "10.00"), NOTHING);
+    assert_eq!(rounded("cash", "-0.97", "SEK", "9.00"), NOTHING);
+    assert_eq!(rounded("cash", "1.03", "SEK", "11.00"), ["ROUNDING_UNEXPECTED"]);
+}
+
+#[test]
+fn a_mistyped_article_number_is_flagged() {
+    assert_eq!(flags(&with(sale(), "/line_items/0/gtin", "4006381333931".into())), NOTHING);
+    assert_eq!(flags(&with(sale(), "/line_items/0/gtin", "4006381333932".into())), ["GTIN_CHECK_DIGIT"]);
+    assert_eq!(flags(&with(sale(), "/line_items/0/gtin", "PLU 4011".into())), NOTHING);
+}
+
+#[test]
+fn a_payment_of_unknown_state_counts_and_is_told() {
+    let tender = |state: &str| with(sale(), "/tenders/0/state", state.into());
+    assert_eq!(flags(&tender("unknown")), ["PAYMENT_UNKNOWN"]);
+    assert_eq!(flags(&tender("offline_approved")), NOTHING);
+    assert_eq!(flags(&tender("declined")), ["TENDER_MISMATCH"]);
+    assert_eq!(flags(&tender("reversed")), ["TENDER_MISMATCH"]);
 }
 
 #[test]

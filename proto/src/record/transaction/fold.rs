@@ -33,6 +33,7 @@ pub(super) struct Line<'n> {
     pub(super) kind: LineKind,
     pub(super) voided: bool,
     pub(super) item_id: Option<&'n str>,
+    pub(super) gtin: Option<&'n str>,
     pub(super) quantity: Option<Decimal>,
     pub(super) unit: Option<&'n str>,
     pub(super) regular_unit_price: Option<Decimal>,
@@ -52,6 +53,11 @@ pub(super) struct TaxGroup<'n> {
     pub(super) amount: i64,
     pub(super) not_included: i64,
     pub(super) any_not_included: bool,
+    pub(super) any_included: bool,
+    /// Of how many lines.
+    pub(super) lines: usize,
+    /// Whether each line says what the tax is on.
+    pub(super) has_base: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,6 +217,7 @@ impl<'n> Line<'n> {
             kind,
             voided,
             item_id: fields.text("item_id"),
+            gtin: fields.text("gtin"),
             quantity: fields.decimal("quantity")?,
             unit: fields.text("unit"),
             regular_unit_price: fields.decimal("regular_unit_price")?,
@@ -237,9 +244,11 @@ impl<'n> Line<'n> {
 
 fn add_tax<'n>(fields: Fields<'n>, currency: Currency, taxes: &mut TaxGroups<'n>) -> Result<(), FactsError> {
     let category = fields.text("category").unwrap_or_default();
-    let rate = fields.decimal("rate")?.unwrap_or_default();
+    let rate = fields.decimal("rate")?;
+    let has_rate = rate.is_some();
+    let rate = rate.unwrap_or_default();
     let amount = fields.required_amount("amount", currency)?;
-    let taxable_amount = fields.amount("taxable_amount", currency)?.unwrap_or_default();
+    let taxable_amount = fields.amount("taxable_amount", currency)?;
     let group = taxes.entry((category, rate)).or_insert(TaxGroup {
         category,
         rate,
@@ -247,10 +256,17 @@ fn add_tax<'n>(fields: Fields<'n>, currency: Currency, taxes: &mut TaxGroups<'n>
         amount: 0,
         not_included: 0,
         any_not_included: false,
+        any_included: false,
+        lines: 0,
+        has_base: has_rate,
     });
-    group.taxable_amount = group.taxable_amount.saturating_add(taxable_amount);
+    group.lines = group.lines.saturating_add(1);
+    group.has_base &= taxable_amount.is_some();
+    group.taxable_amount = group.taxable_amount.saturating_add(taxable_amount.unwrap_or_default());
     group.amount = group.amount.saturating_add(amount);
-    if !fields.flag("included") {
+    if fields.flag("included") {
+        group.any_included = true;
+    } else {
         group.not_included = group.not_included.saturating_add(amount);
         group.any_not_included = true;
     }

@@ -6,21 +6,26 @@
 //! It deliberately knows neither other documents nor master data: over-returns and closed days are found by the agent and the hub.
 
 use alloc::format;
+use alloc::vec::Vec;
 
 use rust_decimal::Decimal;
+use rust_decimal::prelude::FromPrimitive as _;
 
-use super::fold::{Line, LineKind, TenderState, Transaction};
+use super::fold::{Line, LineKind, TaxGroup, Tender, TenderState, Transaction};
 use crate::record::facts::{TransactionStatus, TransactionType};
 use crate::record::flag::{self, Flags};
-use crate::record::unit;
+use crate::record::{gtin, unit};
 
 impl Transaction<'_> {
     pub(crate) fn judge(&self, flags: &mut Flags) {
         if self.status != TransactionStatus::Finished || self.training_mode {
             return;
         }
+        self.judge_type(flags);
         self.judge_totals(flags);
+        self.judge_taxes(flags);
         self.judge_tenders(flags);
+        self.judge_rounding(flags);
         for (index, line) in self.lines.iter().enumerate().filter(|(_, line)| !line.voided) {
             if !line.adds_up(self.currency.places()) {
                 flags.raise(flag::LINE_AMOUNT_MISMATCH, || format!("/line_items/{index}/extended_amount"));
@@ -36,6 +41,66 @@ impl Transaction<'_> {
             if line.unit.is_some_and(|unit| unit::code_of(unit).is_none()) {
                 flags.raise(flag::UNIT_UNKNOWN, || format!("/line_items/{index}/unit"));
             }
+            if line.gtin.is_some_and(gtin::has_wrong_check_digit) {
+                flags.raise(flag::GTIN_CHECK_DIGIT, || format!("/line_items/{index}/gtin"));
+            }
+            if line.kind == LineKind::Return && self.tells != TransactionType::Void && line.link.or(self.link).is_none()
+            {
+                flags.raise_each(flag::UNLINKED_RETURN, || format!("/line_items/{index}"));
+            }
+        }
+    }
+
+    /// What it calls itself is what it does, and it does something. A no-sale is judged by its amounts alone.
+    fn judge_type(&self, flags: &mut Flags) {
+        let first = |kind: LineKind| self.lines.iter().position(|line| !line.voided && line.kind == kind);
+        let stray = match self.tells {
+            TransactionType::Sale => first(LineKind::Return),
+            TransactionType::Return => first(LineKind::Sale),
+            TransactionType::Exchange | TransactionType::Void | TransactionType::NoSale => None,
+        };
+        if let Some(index) = stray {
+            flags.raise(flag::TYPE_MISMATCH, || format!("/line_items/{index}/kind"));
+        }
+        let is_empty = self.lines.is_empty() && self.tenders.as_ref().is_none_or(Vec::is_empty);
+        if is_empty && self.tells != TransactionType::NoSale && self.tells != TransactionType::Void {
+            flags.raise(flag::EMPTY_TRANSACTION, || "/line_items".into());
+        }
+        let is_linked = self.link.is_some() || self.lines.iter().any(|line| line.link.is_some());
+        if self.tells == TransactionType::Void && !is_linked {
+            flags.raise(flag::VOID_UNLINKED, || "/transaction_link".into());
+        }
+    }
+
+    /// Each tax is what its rate makes of its base, to one minor unit per line (systems round by line or by receipt); a base that
+    /// contains the tax is understood too. The taxes of the lines are the tax of the totals, to one minor unit per group.
+    fn judge_taxes(&self, flags: &mut Flags) {
+        for group in &self.taxes {
+            if group.any_included && group.any_not_included {
+                flags.raise(flag::TAX_BASIS_MIXED, || "/line_items".into());
+            }
+            if group.has_base && !group.adds_up() {
+                flags.raise(flag::TAX_MISMATCH, || "/line_items".into());
+            }
+        }
+        let Some(total) = self.tax.filter(|_| !self.taxes.is_empty()) else { return };
+        let sum = self.taxes.iter().fold(0_i128, |sum, group| sum.saturating_add(group.amount.into()));
+        let difference = sum.saturating_sub(total.into()).unsigned_abs();
+        if usize::try_from(difference).map_or(true, |difference| difference > self.taxes.len()) {
+            flags.raise(flag::TAX_MISMATCH, || "/totals/tax".into());
+        }
+    }
+
+    /// Rounding is for cash, and by less than the smallest amount that can be paid in it (a system may round either way).
+    fn judge_rounding(&self, flags: &mut Flags) {
+        let rounding =
+            || self.lines.iter().enumerate().filter(|(_, line)| !line.voided && line.kind == LineKind::Rounding);
+        let Some((index, _)) = rounding().next() else { return };
+        let sum = rounding().fold(0_i64, |sum, (_, line)| sum.saturating_add(line.extended_amount));
+        let is_cash = |tender: &Tender<'_>| matches!(tender.means, "cash" | "foreign_cash" | "change");
+        let paid_in_cash = self.tenders.as_ref().is_none_or(|tenders| tenders.iter().any(is_cash));
+        if sum != 0 && (!paid_in_cash || sum.unsigned_abs() >= self.currency.cash_step()) {
+            flags.raise(flag::ROUNDING_UNEXPECTED, || format!("/line_items/{index}/extended_amount"));
         }
     }
 
@@ -74,7 +139,7 @@ impl Transaction<'_> {
         for (index, tender) in tenders.iter().enumerate() {
             match tender.state {
                 TenderState::CountsNot => continue,
-                TenderState::Unknown => flags.raise(flag::TENDER_UNKNOWN, || format!("/tenders/{index}/state")),
+                TenderState::Unknown => flags.raise(flag::PAYMENT_UNKNOWN, || format!("/tenders/{index}/state")),
                 TenderState::Counts => {}
             }
             let is_change_taken_in = tender.means == "change" && tender.amount > 0;
@@ -86,6 +151,24 @@ impl Transaction<'_> {
         if sum != i128::from(self.gross) {
             flags.raise(flag::TENDER_MISMATCH, || "/tenders".into());
         }
+    }
+}
+
+impl TaxGroup<'_> {
+    fn adds_up(&self) -> bool {
+        let hundred = Decimal::ONE_HUNDRED;
+        let (Some(lines), Some(whole)) = (Decimal::from_usize(self.lines), hundred.checked_add(self.rate)) else {
+            return true;
+        };
+        // Rounding moves by half a minor unit, and one per line is tolerated beyond it.
+        let tolerance = lines.saturating_add(Decimal::new(5, 1));
+        let is_near = |percent: Decimal| {
+            let product = self.rate.checked_mul(Decimal::from(self.taxable_amount));
+            let expected = product.and_then(|product| product.checked_div(percent));
+            let difference = expected.and_then(|expected| expected.checked_sub(Decimal::from(self.amount)));
+            difference.is_none_or(|difference| difference.abs() <= tolerance)
+        };
+        is_near(hundred) || (self.any_included && is_near(whole))
     }
 }
 
