@@ -251,6 +251,8 @@ pub struct ExceptionAnswer {
     pub class: String,
     /// What was found.
     pub code: String,
+    /// How much it matters: `info`, `warning` or `error`.
+    pub severity: String,
     /// The queue of those who deal with it.
     pub owner: String,
     /// `open` or `resolved`.

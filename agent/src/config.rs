@@ -78,6 +78,10 @@ pub struct StoreConfig {
     pub day_cutover: civil::Time,
     /// Whether 13-digit numbers are taken for card numbers.
     pub mask_13_digits: bool,
+    /// How long prepared goods may lie, where nothing else is said.
+    pub pickup_patience: Duration,
+    /// How long a till's number may be missing.
+    pub sequence_gap_patience: Duration,
 }
 
 /// `[ingress]`
@@ -253,6 +257,8 @@ impl Check<'_> {
             time_zone: time_zone?,
             day_cutover: day_cutover?,
             mask_13_digits: self.written.flag("store.mask_13_digits"),
+            pickup_patience: self.duration("store.pickup_patience"),
+            sequence_gap_patience: self.duration("store.sequence_gap_patience"),
         })
     }
 

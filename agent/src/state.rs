@@ -19,10 +19,13 @@ mod date;
 mod days;
 mod directory;
 mod dirty;
+mod drawers;
 mod exceptions;
 mod fingerprint;
 mod heads;
 pub mod limits;
+mod numbers;
+mod orders;
 mod returns;
 mod rows;
 mod shelf;
@@ -36,8 +39,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use counterfoil_proto::id::RecordKey;
-use counterfoil_proto::record::facts::{Facts, ReturnLine};
-use counterfoil_proto::record::flag::{LATE_AFTER_CLOSE, OVER_RETURN, UNKNOWN_KIND, UNREADABLE_RECORD};
+use counterfoil_proto::record::facts::{Facts, FulfillmentFacts, ReturnLine};
+use counterfoil_proto::record::flag::{
+    DRAWER_DIFFERENCE, FULFILLMENT_AFTER_END, LATE_AFTER_CLOSE, OVER_FULFILLED, OVER_RETURN, PICKUP_STALE,
+    SEQUENCE_GAP, UNKNOWN_KIND, UNREADABLE_RECORD,
+};
 use counterfoil_proto::record::{self, Flag, Kind, Prepared, Record};
 use counterfoil_proto::time::WallTime;
 use rust_decimal::Decimal;
@@ -45,13 +51,18 @@ use serde::Deserialize;
 
 pub use answers::StockEntry;
 pub use exceptions::exception_id;
+pub use numbers::MissingNumbers;
+pub use orders::StaleOrder;
 pub use rows::{Counters, RowError};
 pub use shelf::Shelf;
 pub use snapshot::{PartHeader, RestoreError, read_part};
 pub use store::{CheckpointError, Mark, SyncDoor};
 
 use dirty::Dirty;
+use drawers::Drawers;
 use exceptions::{ExceptionId, Origin};
+use limits::STALE_ORDERS_MAX;
+use orders::OrderFinding;
 use returns::ReturnKey;
 use rows::{RowKey, Tables};
 use store::{Found, Store};
@@ -105,13 +116,15 @@ pub struct Damaged {
     pub quarantined: Option<PathBuf>,
 }
 
-/// The closes and returns of a group of documents that are appended together: what the state will know of the earlier ones when the later
-/// ones are judged.
+/// What a group of documents that are appended together does: what the state will know of the earlier ones when the later ones are
+/// judged.
 #[derive(Clone, Debug, Default)]
 pub struct Group {
     /// Day and till; without till where the whole store closed.
     closes: BTreeSet<(String, Option<String>)>,
     given_back: BTreeMap<ReturnKey, Decimal>,
+    fulfillments: Vec<FulfillmentFacts>,
+    drawers: Drawers,
 }
 
 impl Group {
@@ -126,7 +139,12 @@ impl Group {
                     let sum = self.given_back.entry(ReturnKey::of(line, line.store_id.as_deref())).or_default();
                     *sum = sum.saturating_add(line.quantity);
                 }
+                if transaction.counts() {
+                    self.drawers.transaction(transaction, &mut Dirty::All, &mut Vec::new());
+                }
             }
+            Facts::Fulfillment(update) => self.fulfillments.push(update.clone()),
+            Facts::TenderControl(control) => self.drawers.control(control, &mut Dirty::All, &mut Vec::new()),
             Facts::Movement(_) | Facts::None => {}
         }
     }
@@ -138,11 +156,24 @@ impl Group {
     }
 }
 
-/// Of the documents that have no facts of their own, the fields that the state needs.
+/// The document of a `finding`, as far as the state needs it.
 #[derive(Deserialize)]
-struct TillOnly<'a> {
+struct Finding<'a> {
+    #[serde(borrow)]
+    code: Cow<'a, str>,
+    #[serde(borrow)]
+    order_id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     workstation_id: Option<Cow<'a, str>>,
+    #[serde(default)]
+    numbers: Vec<FoundNumbers>,
+}
+
+#[derive(Deserialize)]
+struct FoundNumbers {
+    sequence_epoch: u64,
+    first: u64,
+    last: u64,
 }
 
 /// The document of an `exception_change`.
@@ -235,7 +266,20 @@ impl State {
                 for line in transaction.returns.iter().filter(|_| !conflict) {
                     tables.returns.add(line, dirty);
                 }
+                if !conflict {
+                    tables.numbers.see(transaction, at, dirty, &mut found);
+                }
+                if !conflict && transaction.counts() {
+                    tables.drawers.transaction(transaction, dirty, &mut found);
+                }
             }
+            Facts::Fulfillment(update) if !conflict => {
+                tables.orders.update(update, at, dirty, &mut found);
+                for change in update.stock() {
+                    tables.stock.change(&change, at, dirty, &mut found);
+                }
+            }
+            Facts::TenderControl(control) if !conflict => tables.drawers.control(control, dirty, &mut found),
             Facts::Movement(movement) if !conflict => {
                 for change in &movement.changes {
                     tables.stock.change(change, at, dirty, &mut found);
@@ -245,13 +289,16 @@ impl State {
                 }
             }
             Facts::DayClose(close) if !conflict => tables.days.close(close, at, dirty, &mut found),
-            Facts::Movement(_) | Facts::DayClose(_) | Facts::None => {}
+            Facts::Movement(_) | Facts::Fulfillment(_) | Facts::TenderControl(_) | Facts::DayClose(_) | Facts::None => {
+            }
         }
         for code in found {
             tables.exceptions.count(code, origin, dirty);
         }
         if record.kind == Kind::EXCEPTION_CHANGE {
             self.change_exception(&record.document);
+        } else if record.kind == Kind::FINDING {
+            self.note_found(&record.document);
         } else if record.kind.name().is_none() {
             self.count_unreadable(UNKNOWN_KIND, origin);
         }
@@ -277,8 +324,9 @@ impl State {
         }
     }
 
-    /// What the state has to say about a document before it is appended: that its business day is closed, at its till or in the store, and
-    /// that more is given back than the receipt that it names had sold. `store_id` is this store; `sold` says how much of a line's
+    /// What the state has to say about a document before it is appended: that its business day is closed, at its till or in the store,
+    /// that more is given back than the receipt that it names had sold, that an order line goes beyond what was ordered or on after its
+    /// end, that a drawer holds something else than it should. `store_id` is this store; `sold` says how much of a line's
     /// item the receipt had sold, `None` where that is not known.
     pub fn judge(
         &self,
@@ -297,19 +345,30 @@ impl State {
             let pointer = format!("/line_items/{}/quantity", line.index);
             flags.push(Flag { code: Cow::Borrowed(OVER_RETURN), pointer });
         }
+        if let Facts::Fulfillment(update) = &prepared.facts
+            && let Some((index, finding)) = self.tables.orders.judge(&group.fulfillments, update)
+        {
+            let code = match finding {
+                OrderFinding::Over => OVER_FULFILLED,
+                OrderFinding::AfterEnd => FULFILLMENT_AFTER_END,
+            };
+            flags.push(Flag { code: Cow::Borrowed(code), pointer: format!("/line_items/{index}/quantity") });
+        }
+        if let Facts::TenderControl(control) = &prepared.facts
+            && self.tables.drawers.is_different(&group.drawers, control)
+        {
+            flags.push(Flag { code: Cow::Borrowed(DRAWER_DIFFERENCE), pointer: "/tenders".to_owned() });
+        }
         flags
     }
 
     fn is_after_close(&self, prepared: &Prepared, group: &Group) -> bool {
-        let tender_control: Option<TillOnly<'_>>;
         let (day, till) = match &prepared.facts {
             Facts::Transaction(facts) => (Some(facts.business_day_date.as_str()), Some(facts.workstation_id.as_str())),
-            Facts::None if prepared.kind == Kind::TENDER_CONTROL => {
-                tender_control = serde_json::from_slice(&prepared.document).ok();
-                let till = tender_control.as_ref().and_then(|document| document.workstation_id.as_deref());
-                (prepared.envelope.business_day_date.as_deref(), till)
+            Facts::TenderControl(facts) => {
+                (Some(facts.business_day_date.as_str()), Some(facts.workstation_id.as_str()))
             }
-            Facts::Movement(_) | Facts::DayClose(_) | Facts::None => (None, None),
+            Facts::Movement(_) | Facts::Fulfillment(_) | Facts::DayClose(_) | Facts::None => (None, None),
         };
         day.is_some_and(|day| self.tables.days.is_closed(day, till) || group.is_closed(day, till))
     }
@@ -418,6 +477,31 @@ impl State {
     fn count_unreadable(&mut self, code: &str, origin: Origin<'_>) {
         self.tables.counters.unreadable = self.tables.counters.unreadable.saturating_add(1);
         self.tables.exceptions.count(code, origin, &mut self.dirty);
+    }
+
+    /// What was told is not told again.
+    fn note_found(&mut self, document: &[u8]) {
+        let Ok(finding) = serde_json::from_slice::<Finding<'_>>(document) else { return };
+        let Self { tables, dirty, .. } = self;
+        if let (PICKUP_STALE, Some(order_id)) = (&*finding.code, &finding.order_id) {
+            tables.orders.note_stale(order_id, dirty);
+        }
+        if let (SEQUENCE_GAP, Some(workstation_id)) = (&*finding.code, &finding.workstation_id) {
+            let ranges = finding.numbers.iter().map(|found| (found.sequence_epoch, found.first, found.last)).collect();
+            tables.numbers.note_told(&MissingNumbers { workstation_id: workstation_id.to_string(), ranges }, dirty);
+        }
+    }
+
+    /// Orders of which something lies ready at `now` although its time is over, or for longer than `patience_ms` where nobody said until when.
+    /// Each is told once; at most [`limits::STALE_ORDERS_MAX`] at a time.
+    pub fn stale_orders(&self, now: WallTime, patience_ms: i64) -> Vec<StaleOrder> {
+        self.tables.orders.stale(now, patience_ms, STALE_ORDERS_MAX)
+    }
+
+    /// Numbers that tills left out: those noticed at `before` or earlier, and at tills whose day is closed all of them. Each is told once.
+    pub fn missing_numbers(&self, before: WallTime) -> Vec<MissingNumbers> {
+        let is_closed = |till: &str, day: &str| self.tables.days.is_closed(day, Some(till));
+        self.tables.numbers.missing(before, &is_closed)
     }
 
     fn change_exception(&mut self, document: &[u8]) {

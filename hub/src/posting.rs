@@ -202,7 +202,8 @@ pub fn read(stored: &Stored, opaque: bool) -> Reading {
             let detail = "an amount is out of any range".to_owned();
             reading.raised.push(raise(flag::UNREADABLE_RECORD, "", detail));
         }
-        Ok(Facts::Movement(_) | Facts::DayClose(_) | Facts::None) => {}
+        Ok(Facts::Movement(_) | Facts::Fulfillment(_) | Facts::TenderControl(_) | Facts::DayClose(_) | Facts::None) => {
+        }
         Err(error) => reading.raised.push(raise(flag::UNREADABLE_RECORD, "", error.to_string())),
     }
     reading

@@ -1,5 +1,5 @@
-//! What the agent finds in a document beside what stands in it: whether its identity is taken, its day closed, its returns covered by
-//! the receipts that they name.
+//! What the agent finds in a document beside what stands in it: whether its identity or its till's number is taken, its day closed, its
+//! returns covered by the receipts that they name.
 //!
 //! Invariant: a forecast and the real thing judge by the same code. A receipt that cannot be found (another store's or box's, or older
 //! than what the journal retains) judges nothing: absence is no finding.
@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use counterfoil_proto::record::facts::{ReturnLine, sold_quantity};
+use counterfoil_proto::record::flag::NUMBER_DOUBLED;
 use counterfoil_proto::record::{Flag, Kind, Prepared};
 use rust_decimal::Decimal;
 use tracing::warn;
@@ -28,7 +29,17 @@ pub(super) fn judge(
         let staged = |position| group.at(position).map(|staged| (staged.record.kind, &staged.record.document[..]));
         sold_by(journal, staged, line)
     };
-    state.judge(prepared, &group.pending, store_id, &mut sold)
+    let mut flags = state.judge(prepared, &group.pending, store_id, &mut sold);
+    // The identity is free, so whoever has the number is another receipt.
+    let number = prepared.envelope.alias.as_deref().map(IdentityKey::of);
+    if number.is_some_and(|number| matches!(journal.find(number), Ok(Found::Pending(_) | Found::Synced(_)))) {
+        flags.push(number_doubled());
+    }
+    flags
+}
+
+fn number_doubled() -> Flag {
+    Flag { code: NUMBER_DOUBLED.into(), pointer: "/sequence_number".to_owned() }
 }
 
 /// What would become of each document if they were submitted now, one after the other. Records nothing.
@@ -63,7 +74,12 @@ pub(super) fn forecast(
             Some(earlier) => sold_in(earlier.kind, &earlier.document, line),
             None => sold_by(journal, |_| None, line),
         };
-        let flags = state.judge(prepared, &pending, store_id, &mut sold);
+        let mut flags = state.judge(prepared, &pending, store_id, &mut sold);
+        if let Some(number) = prepared.envelope.alias.as_deref().map(IdentityKey::of)
+            && (earlier.contains_key(&number) || !matches!(journal.find(number)?, Found::Nothing))
+        {
+            flags.push(number_doubled());
+        }
         forecasts.push(Forecast::Recorded { flags });
         pending.note(prepared);
         earlier.extend(IdentityKey::of_envelope(&prepared.envelope).into_iter().map(|key| (key, prepared)));

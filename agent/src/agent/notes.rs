@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 
 use counterfoil_proto::id::{Digest, Epoch};
-use counterfoil_proto::record::flag::{DOCUMENTS_REFUSED, JOURNAL_DAMAGE, TAIL_CUT};
+use counterfoil_proto::record::flag::{DOCUMENTS_REFUSED, JOURNAL_DAMAGE, PICKUP_STALE, SEQUENCE_GAP, TAIL_CUT};
 use counterfoil_proto::record::{Envelope, Flag, Kind};
 use counterfoil_proto::time::{ClockQuality, WallTime};
 use serde_json::{Value, json};
 
 use crate::env::Env;
 use crate::journal::{Damage, Gone, Parent, TailCut};
+use crate::state::{MissingNumbers, StaleOrder};
 
 /// Ranges or keys that one note lists; more are counted.
 const LISTED_MAX: usize = 1_000;
@@ -26,6 +27,8 @@ pub(super) struct Note {
     pub(super) document: Value,
     /// What it is flagged with.
     pub(super) flag: Option<&'static str>,
+    /// What ties it to the records that it speaks of.
+    pub(super) correlation_id: Option<String>,
     /// Whether it begins an epoch, where none has begun. Notes that are not urgent wait for the next till record.
     pub(super) urgent: bool,
 }
@@ -38,6 +41,7 @@ impl Note {
         let envelope = Envelope {
             content_digest: Digest::of(&document),
             flags: flags.into_iter().collect(),
+            correlation_id: self.correlation_id,
             ..Envelope::default()
         };
         (self.kind, envelope, document)
@@ -58,7 +62,7 @@ pub(super) fn epoch_start(epoch: Epoch, parent: Option<&Parent>, env: &Env, cloc
         "clock": clock,
         "started_at": env.wall().to_rfc3339(),
     });
-    Note { kind: Kind::EPOCH_START, document, flag: None, urgent: true }
+    Note { kind: Kind::EPOCH_START, document, flag: None, correlation_id: None, urgent: true }
 }
 
 /// Bytes after the last synced position that were cut when the journal was opened.
@@ -71,7 +75,7 @@ pub(super) fn tail_cut(cut: &TailCut) -> Note {
         "records": records,
         "records_count": cut.records.len(),
     });
-    Note { kind: Kind::TAIL_CUT, document, flag: Some(TAIL_CUT), urgent: true }
+    Note { kind: Kind::TAIL_CUT, document, flag: Some(TAIL_CUT), correlation_id: None, urgent: true }
 }
 
 /// Synced bytes that are damaged or missing.
@@ -87,7 +91,7 @@ pub(super) fn damage(damage: &Damage) -> Note {
         "gone_count": damage.gone.iter().map(|gone| gone.range.count()).sum::<u64>(),
         "end_unknown": damage.end_unknown,
     });
-    Note { kind: Kind::JOURNAL_DAMAGE, document, flag: Some(JOURNAL_DAMAGE), urgent: true }
+    Note { kind: Kind::JOURNAL_DAMAGE, document, flag: Some(JOURNAL_DAMAGE), correlation_id: None, urgent: true }
 }
 
 fn gone_range(gone: &Gone) -> Value {
@@ -103,23 +107,53 @@ fn gone_range(gone: &Gone) -> Value {
 /// The wall clock moved against the monotonic clock.
 pub(super) fn clock_step(before: WallTime, after: WallTime, step_ms: i64) -> Note {
     let document = json!({"expected": before.to_rfc3339(), "found": after.to_rfc3339(), "step_ms": step_ms});
-    Note { kind: Kind::CLOCK_STEP, document, flag: None, urgent: false }
+    Note { kind: Kind::CLOCK_STEP, document, flag: None, correlation_id: None, urgent: false }
 }
 
 /// The uplink was away.
 pub(super) fn outage(from: WallTime, until: WallTime, duration_ms: u64) -> Note {
     let document = json!({"from": from.to_rfc3339(), "until": until.to_rfc3339(), "duration_ms": duration_ms});
-    Note { kind: Kind::OUTAGE, document, flag: None, urgent: false }
+    Note { kind: Kind::OUTAGE, document, flag: None, correlation_id: None, urgent: false }
 }
 
 /// Documents that could not be read or identified, by problem; never a value of them.
 pub(super) fn documents_refused(counts: &BTreeMap<&'static str, u64>) -> Note {
     let document = json!({"change": "opened", "counts": counts});
-    Note { kind: Kind::EXCEPTION_CHANGE, document, flag: Some(DOCUMENTS_REFUSED), urgent: false }
+    Note { kind: Kind::EXCEPTION_CHANGE, document, flag: Some(DOCUMENTS_REFUSED), correlation_id: None, urgent: false }
 }
 
 /// A person dealt with an exception.
 pub(super) fn exception_resolved(exception_id: &str, by: &str, reason: &str) -> Note {
     let document = json!({"exception_id": exception_id, "change": "resolved", "by": by, "reason": reason});
-    Note { kind: Kind::EXCEPTION_CHANGE, document, flag: None, urgent: true }
+    Note { kind: Kind::EXCEPTION_CHANGE, document, flag: None, correlation_id: None, urgent: true }
+}
+
+/// Goods of an order lie ready for too long.
+pub(super) fn pickup_stale(order: &StaleOrder) -> Note {
+    let lines = order.lines.iter().take(LISTED_MAX).map(|(item_id, unit, quantity)| {
+        json!({"item_id": item_id, "unit": unit, "quantity": quantity.normalize().to_string()})
+    });
+    let document = json!({
+        "code": PICKUP_STALE,
+        "order_id": order.order_id,
+        "ready_since": order.ready_since.to_rfc3339(),
+        "expires_at": order.expires_at.map(WallTime::to_rfc3339),
+        "lines": lines.collect::<Vec<_>>(),
+    });
+    let correlation_id = Some(order.order_id.clone());
+    Note { kind: Kind::FINDING, document, flag: Some(PICKUP_STALE), correlation_id, urgent: true }
+}
+
+/// Numbers of a till are missing for too long.
+pub(super) fn sequence_gap(missing: &MissingNumbers) -> Note {
+    let numbers = missing
+        .ranges
+        .iter()
+        .map(|(sequence_epoch, first, last)| json!({"sequence_epoch": sequence_epoch, "first": first, "last": last}));
+    let document = json!({
+        "code": SEQUENCE_GAP,
+        "workstation_id": missing.workstation_id,
+        "numbers": numbers.collect::<Vec<_>>(),
+    });
+    Note { kind: Kind::FINDING, document, flag: Some(SEQUENCE_GAP), correlation_id: None, urgent: true }
 }

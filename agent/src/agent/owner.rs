@@ -5,6 +5,7 @@
 //! hub acknowledged comes in as requests, like everything else.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use counterfoil_proto::message::Mark;
 use counterfoil_proto::planted::{self, Bug};
@@ -28,6 +29,7 @@ use counterfoil_proto::record::Prepared;
 
 mod answering;
 mod failing;
+mod watching;
 
 pub use answering::PositionsSnapshot;
 use answering::Question;
@@ -92,7 +94,16 @@ pub struct Owner {
     probe_at: Moment,
     clock_base: (WallTime, Moment),
     refused_noted: (u64, Moment),
+    watch_at: Moment,
+    patience: Patience,
     reporter: Reporter,
+}
+
+/// How long is waited for what should come.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    pickup: Duration,
+    sequence_gap: Duration,
 }
 
 impl Owner {
@@ -127,6 +138,11 @@ impl Owner {
             checkpoint_at: now,
             probe_at: now,
             refused_noted: (0, now),
+            watch_at: now,
+            patience: Patience {
+                pickup: config.store.pickup_patience,
+                sequence_gap: config.store.sequence_gap_patience,
+            },
             env,
         };
         owner.check_failed_syncs();
@@ -374,6 +390,7 @@ impl Owner {
         let now = self.env.moment();
         self.watch_clock(now);
         self.note_refusals(inbox, now);
+        self.watch_for_what_is_missing(now);
         if self.mode == Mode::DrainOnly {
             self.probe(now);
         } else if self.refusal()?.is_none() {

@@ -33,6 +33,18 @@ pub const KEYS: &[Key] = &[
         "Also take 13-digit numbers for card numbers; off, because one random EAN in ten would match",
     ),
     key(
+        "store.pickup_patience",
+        Duration { min_ms: MINUTE, max_ms: 366 * DAY },
+        Default("3d"),
+        "How long prepared goods may lie, where the order does not say until when, before somebody is told that nobody collects them",
+    ),
+    key(
+        "store.sequence_gap_patience",
+        Duration { min_ms: SECOND, max_ms: 30 * DAY },
+        Default("15min"),
+        "How long a till's number may be missing before somebody is told; tills send late, not never. At the close of its day it is told at once",
+    ),
+    key(
         "ingress.listen",
         Text,
         Default("127.0.0.1:7360"),

@@ -160,13 +160,27 @@ pub const ROUTES: &[Route] = &[
         Kind::STOCK_MOVEMENT,
         "Record receipts, transfers, adjustments, losses and counts of stock",
     ),
+    submit(
+        "/v1/fulfillment-updates",
+        Kind::FULFILLMENT_UPDATE,
+        "Record how far the lines of orders got: reserved, prepared, handed out, let go",
+    ),
+    submit(
+        "/v1/tender-controls",
+        Kind::TENDER_CONTROL,
+        "Record money put into or taken out of tills outside sales, and counted in them",
+    ),
     submit("/v1/day-closes", Kind::DAY_CLOSE, "Record the close of a business day with its declared totals"),
     Route {
         post: true,
         path: "/v1/validate",
         call: Call::Validate,
         summary: "List every fault and flag of documents; records nothing",
-        parameters: &[("kind", false, "transaction (default), stock_movement or day_close")],
+        parameters: &[(
+            "kind",
+            false,
+            "transaction (default), stock_movement, fulfillment_update, tender_control or day_close",
+        )],
         answers: &[
             (200, Shape::Validation, "What would become of the document, or of each of many"),
             (400, Shape::Problem, "The request cannot be understood"),

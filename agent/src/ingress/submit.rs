@@ -27,7 +27,8 @@ use crate::answer::{Forecast, Refused};
 const JUDGED_HERE_BYTES_MAX: usize = 32 * 1024;
 
 /// The kinds that tills may send, and what `/v1/validate` calls them.
-const KINDS: [Kind; 3] = [Kind::TRANSACTION, Kind::STOCK_MOVEMENT, Kind::DAY_CLOSE];
+const KINDS: [Kind; 5] =
+    [Kind::TRANSACTION, Kind::STOCK_MOVEMENT, Kind::FULFILLMENT_UPDATE, Kind::TENDER_CONTROL, Kind::DAY_CLOSE];
 
 /// The documents of a body.
 #[derive(Debug, PartialEq, Eq)]

@@ -192,6 +192,7 @@ fn exception(state: &str) -> ExceptionAnswer {
         id: "ex-0011223344556677".into(),
         class: "business".into(),
         code: "TOTALS_MISMATCH".into(),
+        severity: "warning".to_owned(),
         owner: "store_finance".into(),
         state: state.into(),
         message: "m".into(),

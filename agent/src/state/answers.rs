@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use counterfoil_proto::id::{Epoch, LaneKey, Seq};
 use counterfoil_proto::money::{Currency, amount_text};
-use counterfoil_proto::record::flag::Class;
+use counterfoil_proto::record::flag::{Class, Severity};
 use counterfoil_proto::time::WallTime;
 use rust_decimal::Decimal;
 
@@ -42,6 +42,7 @@ impl State {
     /// Stock of one item; `None` for one that no record moved.
     pub fn stock(&self, item_id: &str) -> Option<StockAnswer> {
         let item = self.tables.stock.items.get(item_id)?;
+        let quantity = |stock| self.quantity(item_id, stock);
         Some(StockAnswer {
             item_id: item_id.to_owned(),
             quantity: quantity(&item.first),
@@ -50,16 +51,28 @@ impl State {
         })
     }
 
+    fn quantity(&self, item_id: &str, stock: &UnitStock) -> StockQuantity {
+        let reserved = self.tables.orders.held(item_id, stock.unit.as_str());
+        StockQuantity {
+            unit: stock.unit.as_str().to_owned(),
+            on_hand: stock.on_hand().map(decimal_text),
+            delta: decimal_text(stock.delta),
+            delta_since: stock.since.to_rfc3339(),
+            reserved: decimal_text(reserved),
+            available: stock.on_hand().map(|on_hand| decimal_text(on_hand.saturating_sub(reserved))),
+        }
+    }
+
     /// Stock of everything, by item and unit.
     pub fn stock_all(&self) -> impl Iterator<Item = StockEntry<'_>> {
-        self.tables.stock.items.iter().flat_map(|(item_id, item)| {
+        self.tables.stock.items.iter().flat_map(move |(item_id, item)| {
             item.units().map(move |stock| StockEntry {
                 item_id,
                 unit: stock.unit.as_str(),
                 on_hand: stock.on_hand(),
                 delta: stock.delta,
                 delta_since: stock.since,
-                reserved: Decimal::ZERO,
+                reserved: self.tables.orders.held(item_id, stock.unit.as_str()),
             })
         })
     }
@@ -129,18 +142,6 @@ impl State {
     }
 }
 
-fn quantity(stock: &UnitStock) -> StockQuantity {
-    let on_hand = stock.on_hand().map(decimal_text);
-    StockQuantity {
-        unit: stock.unit.as_str().to_owned(),
-        on_hand: on_hand.clone(),
-        delta: decimal_text(stock.delta),
-        delta_since: stock.since.to_rfc3339(),
-        reserved: "0".to_owned(),
-        available: on_hand,
-    }
-}
-
 fn till_totals(workstation_id: &str, currency_code: &str, till: &Till) -> TillTotals {
     let text = |minor_units| amount(minor_units, currency_code);
     let not_counted = NotCounted::ALL.into_iter().zip(till.not_counted).filter(|(_, count)| *count > 0);
@@ -200,6 +201,7 @@ fn exception_answer(id: ExceptionId, exception: &Exception, now: WallTime) -> Ex
         id: id.to_string(),
         class: finding.map_or(Class::Technical, |finding| finding.class).as_str().to_owned(),
         code: exception.code.as_str().to_owned(),
+        severity: finding.map_or(Severity::Error, |finding| finding.severity).as_str().to_owned(),
         owner: finding.map_or("store_systems", |finding| finding.owner).to_owned(),
         state: if exception.resolution.is_some() { "resolved" } else { "open" }.to_owned(),
         message,

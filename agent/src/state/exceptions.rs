@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use counterfoil_proto::id::RecordKey;
-use counterfoil_proto::record::flag::{Class, Finding, finding};
+use counterfoil_proto::record::flag::{Class, Finding, Severity, finding};
 use counterfoil_proto::time::WallTime;
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,7 @@ use super::word::{Word, cut};
 
 /// Codes of what the state itself cannot take in. They are never in a record's flags, so the hub does not see them.
 pub(super) mod local {
-    use super::{Class, Finding};
+    use super::{Class, Finding, Severity};
 
     pub(in crate::state) const STOCK_ITEMS_LIMIT: &str = "STOCK_ITEMS_LIMIT";
     pub(in crate::state) const STOCK_UNITS_LIMIT: &str = "STOCK_UNITS_LIMIT";
@@ -26,10 +26,13 @@ pub(super) mod local {
     pub(in crate::state) const DAY_TOTALS_LIMIT: &str = "DAY_TOTALS_LIMIT";
     pub(in crate::state) const DAY_NOT_KEPT: &str = "DAY_NOT_KEPT";
     pub(in crate::state) const TOTALS_OVERFLOW: &str = "TOTALS_OVERFLOW";
+    pub(in crate::state) const ORDER_LINES_LIMIT: &str = "ORDER_LINES_LIMIT";
+    pub(in crate::state) const DRAWERS_LIMIT: &str = "DRAWERS_LIMIT";
+    pub(in crate::state) const NUMBER_GAPS_LIMIT: &str = "NUMBER_GAPS_LIMIT";
     pub(in crate::state) const OTHER_FINDINGS: &str = "OTHER_FINDINGS";
 
     const fn technical(code: &'static str, sentence: &'static str) -> Finding {
-        Finding { code, class: Class::Technical, owner: "store_systems", sentence }
+        Finding { code, class: Class::Technical, severity: Severity::Warning, owner: "store_systems", sentence }
     }
 
     /// Every one of them.
@@ -52,6 +55,15 @@ pub(super) mod local {
             "A record came for a business day whose totals this box no longer keeps; the hub has them.",
         ),
         technical(TOTALS_OVERFLOW, "A total left the range of numbers and is no longer exact."),
+        technical(
+            ORDER_LINES_LIMIT,
+            "More order lines are under way than this box can follow; what it holds for orders is no longer complete.",
+        ),
+        technical(DRAWERS_LIMIT, "There are more drawers or means of payment than this box can follow the money of."),
+        technical(
+            NUMBER_GAPS_LIMIT,
+            "A till leaves out more numbers than this box can keep; the oldest gaps are forgotten.",
+        ),
         technical(OTHER_FINDINGS, "There are more kinds of findings than this box can list; the hub has all."),
     ];
 }

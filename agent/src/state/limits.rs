@@ -61,6 +61,22 @@ pub const WORD_BYTES_MAX: usize = 64;
 /// return is longest ago is forgotten, and a further return of it is judged by the receipt alone.
 pub const RETURNS_MAX: usize = 20_000;
 
+/// Lines of orders whose quantities are kept: some thousand orders under way and the finished ones of weeks, about 15 MB. Beyond it a
+/// finished one goes, and where there is none the one that was touched longest ago: `ORDER_LINES_LIMIT`.
+pub const ORDER_LINES_MAX: usize = 50_000;
+
+/// Orders that one look names as lying ready for too long; the rest is named by the next.
+pub const STALE_ORDERS_MAX: usize = 64;
+
+/// Drawers (a till in a currency). The money in further ones is not followed: `DRAWERS_LIMIT`.
+pub const DRAWERS_MAX: usize = 2_048;
+
+/// Tills whose numbers are followed. Beyond it the one that was silent longest is forgotten.
+pub const NUMBER_RUNS_MAX: usize = 1_024;
+
+/// Gaps in one till's numbers. Beyond it the oldest is forgotten: `NUMBER_GAPS_LIMIT`.
+pub const NUMBER_GAPS_MAX: usize = 64;
+
 /// Epochs whose lane heads are remembered, so that a record is folded once even when it is met again. A replay may begin with a segment
 /// that is folded already, and a box that restarts over and over puts an epoch every kilobyte into it: as many as a segment of
 /// 16 MiB can hold. Beyond it the epoch that was live longest ago goes.
@@ -112,6 +128,9 @@ const _: () = {
     let item = key + UNITS_PER_ITEM_MAX * (word + 2 * DECIMAL_BYTES + 2 * NUMBER_BYTES);
     assert!(item < ROW_BYTES_MAX, "an item");
     assert!(6 * (TEXT_BYTES_MAX + 2) + 16 * NUMBER_BYTES < ROW_BYTES_MAX, "an exception");
+    assert!(key + 2 * name + word + 5 * DECIMAL_BYTES + 4 * NUMBER_BYTES < ROW_BYTES_MAX, "an order line");
+    assert!(key + TENDERS_PER_TILL_MAX * (word + 2 * NUMBER_BYTES + 1) < ROW_BYTES_MAX, "a drawer");
+    assert!(key + name + 4 * NUMBER_BYTES + NUMBER_GAPS_MAX * 7 * NUMBER_BYTES < ROW_BYTES_MAX, "a till's numbers");
     assert!(17 * ROW_BYTES_MAX < 125 * 1024, "a page of the store stays below what it puts into files of their own");
     assert!(2 * ROW_BYTES_MAX < SNAPSHOT_PART_BYTES_MIN);
     assert!(STORE_BYTES_MAX > 16 * STORE_CACHE_BYTES);

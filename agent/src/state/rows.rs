@@ -11,13 +11,19 @@ use serde::{Deserialize, Serialize};
 
 use super::date::Date;
 use super::days::{Close, Day, DayGone, Days, Till};
+use super::drawers::{Drawer, Drawers};
 use super::exceptions::{Exception, ExceptionId, Exceptions};
 use super::heads::{Head, Heads};
+use super::numbers::{Numbers, Run};
+use super::orders::{OrderLine, OrderLineKey, Orders};
 use super::returns::{GivenBack, ReturnKey, Returns};
 use super::stock::{Item, Stock};
 
 /// The version of keys and values. A change of any of them raises it, and then reads the old one still.
-pub(super) const ROWS_VERSION: u16 = 1;
+pub(super) const ROWS_VERSION: u16 = 2;
+
+/// The oldest version that is read: 1 has no rows of orders, drawers and numbers, and is a state of version 2 for the rest.
+pub(super) const ROWS_VERSION_OLDEST: u16 = 1;
 
 /// What the state has counted since the journal began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +48,9 @@ pub(super) struct Tables {
     pub(super) stock: Stock,
     pub(super) days: Days,
     pub(super) returns: Returns,
+    pub(super) orders: Orders,
+    pub(super) drawers: Drawers,
+    pub(super) numbers: Numbers,
     pub(super) exceptions: Exceptions,
 }
 
@@ -65,6 +74,13 @@ pub(super) enum RowKey<'a> {
     Exception(ExceptionId),
     Epoch(Epoch),
     Return(ReturnKey),
+    OrderLine(OrderLineKey),
+    Drawer {
+        workstation_id: &'a str,
+        currency_code: &'a str,
+    },
+    /// The numbers of a till.
+    Run(&'a str),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -100,6 +116,9 @@ const DAY_GONE: u8 = 5;
 const EXCEPTION: u8 = 6;
 const EPOCH: u8 = 7;
 const RETURN: u8 = 8;
+const ORDER_LINE: u8 = 9;
+const DRAWER: u8 = 10;
+const RUN: u8 = 11;
 
 impl<'a> RowKey<'a> {
     pub(super) fn to_bytes(self) -> Vec<u8> {
@@ -117,9 +136,7 @@ impl<'a> RowKey<'a> {
             Self::Till { date, workstation_id, currency_code } => {
                 bytes.push(TILL);
                 bytes.extend_from_slice(&date.0.to_be_bytes());
-                bytes.extend_from_slice(&u16::try_from(workstation_id.len()).unwrap_or(u16::MAX).to_be_bytes());
-                bytes.extend_from_slice(workstation_id.as_bytes());
-                bytes.extend_from_slice(currency_code.as_bytes());
+                push_till(&mut bytes, workstation_id, currency_code);
             }
             Self::Close { date, index } => {
                 bytes.push(CLOSE);
@@ -142,6 +159,18 @@ impl<'a> RowKey<'a> {
                 bytes.push(RETURN);
                 bytes.extend_from_slice(&key.0);
             }
+            Self::OrderLine(key) => {
+                bytes.push(ORDER_LINE);
+                bytes.extend_from_slice(&key.0);
+            }
+            Self::Drawer { workstation_id, currency_code } => {
+                bytes.push(DRAWER);
+                push_till(&mut bytes, workstation_id, currency_code);
+            }
+            Self::Run(workstation_id) => {
+                bytes.push(RUN);
+                bytes.extend_from_slice(workstation_id.as_bytes());
+            }
         }
         bytes
     }
@@ -154,11 +183,7 @@ impl<'a> RowKey<'a> {
             DAY => Self::Day(date(rest)?),
             TILL => {
                 let (date_bytes, rest) = rest.split_at_checked(4)?;
-                let (length, rest) = rest.split_first_chunk::<2>()?;
-                let (workstation_id, currency_code) =
-                    rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
-                let workstation_id = std::str::from_utf8(workstation_id).ok()?;
-                let currency_code = std::str::from_utf8(currency_code).ok()?;
+                let (workstation_id, currency_code) = split_till(rest)?;
                 Self::Till { date: date(date_bytes)?, workstation_id, currency_code }
             }
             CLOSE => {
@@ -169,6 +194,12 @@ impl<'a> RowKey<'a> {
             EXCEPTION => Self::Exception(ExceptionId(u64::from_be_bytes(rest.try_into().ok()?))),
             EPOCH => Self::Epoch(Epoch(rest.try_into().ok()?)),
             RETURN => Self::Return(ReturnKey(rest.try_into().ok()?)),
+            ORDER_LINE => Self::OrderLine(OrderLineKey(rest.try_into().ok()?)),
+            DRAWER => {
+                let (workstation_id, currency_code) = split_till(rest)?;
+                Self::Drawer { workstation_id, currency_code }
+            }
+            RUN => Self::Run(std::str::from_utf8(rest).ok()?),
             _ => return None,
         })
     }
@@ -184,8 +215,23 @@ impl<'a> RowKey<'a> {
             Self::Exception(_) => EXCEPTION,
             Self::Epoch(_) => EPOCH,
             Self::Return(_) => RETURN,
+            Self::OrderLine(_) => ORDER_LINE,
+            Self::Drawer { .. } => DRAWER,
+            Self::Run(_) => RUN,
         }
     }
+}
+
+fn push_till(bytes: &mut Vec<u8>, workstation_id: &str, currency_code: &str) {
+    bytes.extend_from_slice(&u16::try_from(workstation_id.len()).unwrap_or(u16::MAX).to_be_bytes());
+    bytes.extend_from_slice(workstation_id.as_bytes());
+    bytes.extend_from_slice(currency_code.as_bytes());
+}
+
+fn split_till(bytes: &[u8]) -> Option<(&str, &str)> {
+    let (length, rest) = bytes.split_first_chunk::<2>()?;
+    let (workstation_id, currency_code) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+    Some((std::str::from_utf8(workstation_id).ok()?, std::str::from_utf8(currency_code).ok()?))
 }
 
 fn date(bytes: &[u8]) -> Option<Date> {
@@ -213,6 +259,11 @@ impl Tables {
             RowKey::Exception(id) => self.exceptions.all.get(&id).map(encode),
             RowKey::Epoch(epoch) => self.heads.epochs.get(&epoch).map(encode),
             RowKey::Return(key) => self.returns.kept.get(&key).map(encode),
+            RowKey::OrderLine(key) => self.orders.lines.get(&key).map(encode),
+            RowKey::Drawer { workstation_id, currency_code } => {
+                self.drawers.kept.get(&(workstation_id.into(), currency_code.into())).map(encode)
+            }
+            RowKey::Run(workstation_id) => self.numbers.runs.get(workstation_id).map(encode),
         }
     }
 
@@ -233,6 +284,13 @@ impl Tables {
         let gone = self.days.gone.keys().map(|date| RowKey::DayGone(*date));
         let epochs = self.heads.epochs.keys().map(|epoch| RowKey::Epoch(*epoch));
         let returns = self.returns.kept.keys().map(|key| RowKey::Return(*key));
+        let order_lines = self.orders.lines.keys().map(|key| RowKey::OrderLine(*key));
+        let drawers = self
+            .drawers
+            .kept
+            .keys()
+            .map(|(workstation_id, currency_code)| RowKey::Drawer { workstation_id, currency_code });
+        let runs = self.numbers.runs.keys().map(|workstation_id| RowKey::Run(workstation_id));
         let exceptions = self.exceptions.all.keys().map(|id| RowKey::Exception(*id));
         std::iter::once(RowKey::Meta)
             .chain(items)
@@ -243,6 +301,9 @@ impl Tables {
             .chain(exceptions)
             .chain(epochs)
             .chain(returns)
+            .chain(order_lines)
+            .chain(drawers)
+            .chain(runs)
     }
 
     /// Every row, key and value.
@@ -309,6 +370,18 @@ impl Loader {
             RowKey::Return(key) => {
                 let given_back: GivenBack = decode(tag, value)?;
                 self.tables.returns.load(key, given_back)
+            }
+            RowKey::OrderLine(key) => {
+                let line: OrderLine = decode_borrowed(tag, value)?;
+                self.tables.orders.load(key, line)
+            }
+            RowKey::Drawer { workstation_id, currency_code } => {
+                let drawer: Drawer = decode_borrowed(tag, value)?;
+                self.tables.drawers.load(workstation_id, currency_code, drawer)
+            }
+            RowKey::Run(workstation_id) => {
+                let run: Run = decode(tag, value)?;
+                self.tables.numbers.load(workstation_id, run)
             }
         };
         if placed { Ok(()) } else { Err(RowError::Misplaced(tag)) }

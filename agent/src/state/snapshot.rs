@@ -10,7 +10,7 @@
 //! `agent/fixtures/`.
 
 use super::limits::{SNAPSHOT_PART_BYTES_MIN, SNAPSHOT_PARTS_MAX};
-use super::rows::{Loader, ROWS_VERSION, RowError, Tables};
+use super::rows::{Loader, ROWS_VERSION, ROWS_VERSION_OLDEST, RowError, Tables};
 
 const MAGIC: [u8; 4] = *b"CFST";
 const HEADER_BYTES: usize = 34;
@@ -131,7 +131,7 @@ fn open_part(bytes: &[u8]) -> Result<(PartHeader, u32, &[u8]), RestoreError> {
         return Err(RestoreError::Damaged);
     }
     let version = u16::from_le_bytes(*version);
-    if version != ROWS_VERSION {
+    if !(ROWS_VERSION_OLDEST..=ROWS_VERSION).contains(&version) {
         return Err(RestoreError::Version(version));
     }
     let (snapshot_id, rest) = rest.split_first_chunk().ok_or(RestoreError::Damaged)?;

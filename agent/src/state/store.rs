@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use super::directory::{directory_bytes, quarantine, remove};
 use super::fingerprint::Fingerprint;
 use super::limits::{STORE_BYTES_MAX, STORE_CACHE_BYTES, STORE_GROWTH_MAX, STORE_STEP_ROWS};
-use super::rows::{Loader, ROWS_VERSION, RowError, Tables};
+use super::rows::{Loader, ROWS_VERSION, ROWS_VERSION_OLDEST, RowError, Tables};
 
 /// The key of the mark; no row's tag.
 const MARK_KEY: &[u8] = &[0xff];
@@ -360,7 +360,7 @@ fn load(path: &Path) -> Result<(Box<Tables>, Mark, Database), LoadError> {
     }
     let Some(mark_value) = mark_value else { return Err(LoadError::Unmarked) };
     let Ok((version, _)) = postcard::take_from_bytes::<u16>(&mark_value) else { return Err(LoadError::Unmarked) };
-    if version != ROWS_VERSION {
+    if !(ROWS_VERSION_OLDEST..=ROWS_VERSION).contains(&version) {
         return Err(LoadError::Version(version));
     }
     let Ok(row) = postcard::from_bytes::<MarkRow>(&mark_value) else { return Err(LoadError::Unmarked) };

@@ -1,8 +1,11 @@
 //! What the fold promises, tested on records that are built here.
 
+mod drawers;
 mod fixture;
 mod fold;
 mod limits;
+mod numbers;
+mod orders;
 mod properties;
 mod returns;
 mod snapshot;

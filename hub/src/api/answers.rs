@@ -121,6 +121,7 @@ pub(super) struct ExceptionAnswer {
     id: String,
     class: &'static str,
     code: String,
+    severity: &'static str,
     owner: &'static str,
     state: String,
     message: &'static str,
@@ -145,6 +146,7 @@ pub(super) fn exception(view: ExceptionView, now: i64) -> ExceptionAnswer {
     let known = flag::finding(&view.code);
     ExceptionAnswer {
         class: known.map_or(flag::Class::Technical, |known| known.class).as_str(),
+        severity: known.map_or(flag::Severity::Error, |known| known.severity).as_str(),
         owner: known.map_or("hub_operations", |known| known.owner),
         message: known
             .map_or("Something that this version of the hub has no words for was found.", |known| known.sentence),

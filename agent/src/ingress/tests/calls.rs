@@ -172,7 +172,7 @@ async fn an_exception_is_resolved_by_somebody_for_a_reason() {
 async fn what_is_not_there_is_said_as_a_problem() {
     let served = serve_with_owner(config()).await;
     served.get("/v1/nothing").await.is_problem(404, "not-found");
-    served.get("/v1/fulfillment-updates").await.is_problem(404, "not-found");
+    served.get("/v1/ingest/nothing").await.is_problem(404, "not-found");
     let wrong = served.get("/v1/transactions").await;
     wrong.is_problem(405, "method-not-allowed");
     assert_eq!(wrong.header("allow"), "POST");

@@ -4,6 +4,7 @@ use super::*;
 use crate::state::{Group, exception_id};
 use counterfoil_proto::id::{Digest, StoreId};
 use counterfoil_proto::record::Context;
+use counterfoil_proto::record::facts::TenderControlFacts;
 use counterfoil_proto::record::flag;
 
 fn till_totals(state: &State, till: &str) -> crate::answer::TillTotals {
@@ -274,8 +275,14 @@ fn a_till_that_closed_is_late_and_the_others_are_not() {
 fn a_closed_store_is_late_for_every_till_and_for_cash() {
     let mut journal = Journal::new();
     let drop = |till: &str| {
-        let document = format!("{{\"type\":\"safe_drop\",\"workstation_id\":\"{till}\"}}");
-        (record(Kind::TENDER_CONTROL, envelope("d/drop", &[]), document.as_bytes()), Facts::None)
+        let facts = TenderControlFacts {
+            workstation_id: till.to_owned(),
+            business_day_date: DAY.to_owned(),
+            is_declaration: false,
+            currency_code: "EUR".to_owned(),
+            tenders: Vec::new(),
+        };
+        (record(Kind::TENDER_CONTROL, envelope("d/drop", &[]), b"{}"), Facts::TenderControl(facts))
     };
     journal.append(close(Some("3"), DAY));
     let none = Group::default();

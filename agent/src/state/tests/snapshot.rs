@@ -66,8 +66,8 @@ fn damaged_missing_doubled_and_mixed_parts_are_refused_and_change_nothing() {
         assert_eq!(read_part(&part[..length]), Err(RestoreError::Damaged), "length {length}");
     }
     let mut later = part[..part.len() - 4].to_vec();
-    later[4] = 2;
+    later[4] = 3;
     let crc = crc32c::crc32c(&later);
     later.extend_from_slice(&crc.to_le_bytes());
-    assert_eq!(read_part(&later), Err(RestoreError::Version(2)));
+    assert_eq!(read_part(&later), Err(RestoreError::Version(3)));
 }
