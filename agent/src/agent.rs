@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use counterfoil_proto::message::Mark;
 use counterfoil_proto::record::Prepared;
+use counterfoil_proto::record::flag::Change;
 use counterfoil_proto::time::WallTime;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -70,15 +71,17 @@ pub enum Request {
     },
     /// Exceptions.
     Exceptions {
-        /// Also those that were resolved and are still known.
+        /// Also those that ended and are still known.
         all: bool,
         /// The answer.
         reply: Reply<Vec<ExceptionAnswer>>,
     },
     /// Journal an `exception_change`; `None` for an id that is not known.
-    ResolveException {
+    ChangeException {
         /// Which.
         id: String,
+        /// What was done about it.
+        change: Change,
         /// Who.
         by: String,
         /// Why.
@@ -168,19 +171,20 @@ impl AgentHandle {
         self.ask(|reply| Request::Day { business_day_date, reply }).await
     }
 
-    /// Open ones; with `all` also those that were resolved and are still known.
+    /// Open ones; with `all` also those that ended and are still known.
     pub async fn exceptions(&self, all: bool) -> Result<Vec<ExceptionAnswer>, Refused> {
         self.ask(|reply| Request::Exceptions { all, reply }).await
     }
 
     /// Journals an `exception_change`; `None` for an id that is not known.
-    pub async fn resolve_exception(
+    pub async fn change_exception(
         &self,
         id: String,
+        change: Change,
         by: String,
         reason: String,
     ) -> Result<Option<ExceptionAnswer>, Refused> {
-        self.ask(|reply| Request::ResolveException { id, by, reason, reply }).await
+        self.ask(|reply| Request::ChangeException { id, change, by, reason, reply }).await
     }
 
     /// Stock on hand of everything. Waits for room, unlike what tills ask: the uplink has nobody else to go to.

@@ -255,7 +255,7 @@ pub struct ExceptionAnswer {
     pub severity: String,
     /// The queue of those who deal with it.
     pub owner: String,
-    /// `open` or `resolved`.
+    /// `open`, `acknowledged`, `resolved` or `waived`.
     pub state: String,
     /// A sentence for a person.
     pub message: String,
@@ -275,12 +275,18 @@ pub struct ExceptionAnswer {
     pub first_seen: String,
     /// Seconds since then, by this box's clock.
     pub age_s: u64,
-    /// Who resolved it.
+    /// Who resolved or waived it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolved_by: Option<String>,
-    /// Why it was resolved.
+    /// Why that was done which was done last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Who did something about it last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changed_by: Option<String>,
+    /// RFC 3339 of that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changed_at: Option<String>,
 }
 
 /// Where one lane stands.

@@ -41,7 +41,7 @@ use std::path::{Path, PathBuf};
 use counterfoil_proto::id::RecordKey;
 use counterfoil_proto::record::facts::{Facts, FulfillmentFacts, ReturnLine};
 use counterfoil_proto::record::flag::{
-    DRAWER_DIFFERENCE, FULFILLMENT_AFTER_END, LATE_AFTER_CLOSE, OVER_FULFILLED, OVER_RETURN, PICKUP_STALE,
+    Change, DRAWER_DIFFERENCE, FULFILLMENT_AFTER_END, LATE_AFTER_CLOSE, OVER_FULFILLED, OVER_RETURN, PICKUP_STALE,
     SEQUENCE_GAP, UNKNOWN_KIND, UNREADABLE_RECORD,
 };
 use counterfoil_proto::record::{self, Flag, Kind, Prepared, Record};
@@ -60,12 +60,13 @@ pub use store::{CheckpointError, Mark, SyncDoor};
 
 use dirty::Dirty;
 use drawers::Drawers;
-use exceptions::{ExceptionId, Origin};
-use limits::STALE_ORDERS_MAX;
+use exceptions::{ExceptionId, Handled, Origin};
+use limits::{STALE_ORDERS_MAX, TEXT_BYTES_MAX};
 use orders::OrderFinding;
 use returns::ReturnKey;
 use rows::{RowKey, Tables};
 use store::{Found, Store};
+use word::cut;
 
 /// The fold, its store, and what the store does not have yet.
 #[derive(Debug)]
@@ -296,7 +297,7 @@ impl State {
             tables.exceptions.count(code, origin, dirty);
         }
         if record.kind == Kind::EXCEPTION_CHANGE {
-            self.change_exception(&record.document);
+            self.change_exception(&record.document, at);
         } else if record.kind == Kind::FINDING {
             self.note_found(&record.document);
         } else if record.kind.name().is_none() {
@@ -504,14 +505,16 @@ impl State {
         self.tables.numbers.missing(before, &is_closed)
     }
 
-    fn change_exception(&mut self, document: &[u8]) {
-        let change =
-            serde_json::from_slice::<ExceptionChange<'_>>(document).ok().filter(|change| change.change == "resolved");
-        let resolved = change.is_some_and(|change| {
-            ExceptionId::parse(&change.exception_id)
-                .is_some_and(|id| self.tables.exceptions.resolve(id, &change.by, &change.reason, &mut self.dirty))
+    fn change_exception(&mut self, document: &[u8], at: WallTime) {
+        let read = serde_json::from_slice::<ExceptionChange<'_>>(document).ok();
+        let changed = read.is_some_and(|read| {
+            let (Some(id), Some(change)) = (ExceptionId::parse(&read.exception_id), Change::from_name(&read.change)) else {
+                return false;
+            };
+            let (by, reason) = (cut(&read.by, TEXT_BYTES_MAX), cut(&read.reason, TEXT_BYTES_MAX));
+            self.tables.exceptions.change(id, Handled { change, by, reason, at }, &mut self.dirty)
         });
-        if !resolved {
+        if !changed {
             self.tables.counters.changes_ignored = self.tables.counters.changes_ignored.saturating_add(1);
         }
     }

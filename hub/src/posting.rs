@@ -100,7 +100,7 @@ pub struct Claim {
 pub struct Change {
     /// Which.
     pub id: String,
-    /// `acknowledged`, `resolved`, `waived` …
+    /// `acknowledged`, `resolved` or `waived`.
     pub state: String,
     /// Who.
     pub by: String,
@@ -246,9 +246,10 @@ struct ChangeDocument {
 
 fn change(document: &[u8]) -> Option<Change> {
     let written: ChangeDocument = serde_json::from_slice(document).ok()?;
+    let change = flag::Change::from_name(&written.change)?;
     Some(Change {
         id: bounded(&written.exception_id),
-        state: bounded(&written.change),
+        state: change.as_str().to_owned(),
         by: bounded(&written.by),
         reason: written.reason.chars().take(1_000).collect(),
     })

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use counterfoil_proto::id::{Digest, Epoch};
-use counterfoil_proto::record::flag::{DOCUMENTS_REFUSED, JOURNAL_DAMAGE, PICKUP_STALE, SEQUENCE_GAP, TAIL_CUT};
+use counterfoil_proto::record::flag::{Change, DOCUMENTS_REFUSED, JOURNAL_DAMAGE, PICKUP_STALE, SEQUENCE_GAP, TAIL_CUT};
 use counterfoil_proto::record::{Envelope, Flag, Kind};
 use counterfoil_proto::time::{ClockQuality, WallTime};
 use serde_json::{Value, json};
@@ -123,8 +123,8 @@ pub(super) fn documents_refused(counts: &BTreeMap<&'static str, u64>) -> Note {
 }
 
 /// A person dealt with an exception.
-pub(super) fn exception_resolved(exception_id: &str, by: &str, reason: &str) -> Note {
-    let document = json!({"exception_id": exception_id, "change": "resolved", "by": by, "reason": reason});
+pub(super) fn exception_changed(exception_id: &str, change: Change, by: &str, reason: &str) -> Note {
+    let document = json!({"exception_id": exception_id, "change": change.as_str(), "by": by, "reason": reason});
     Note { kind: Kind::EXCEPTION_CHANGE, document, flag: None, correlation_id: None, urgent: true }
 }
 

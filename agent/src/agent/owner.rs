@@ -210,9 +210,9 @@ impl Owner {
     fn take(&mut self, request: Request, group: &mut Group, later: &mut Vec<Question>) -> Result<(), ExitError> {
         match request {
             Request::Submit { documents, reply } => return self.submit(documents, reply, group),
-            Request::ResolveException { id, by, reason, reply } => {
+            Request::ChangeException { id, change, by, reason, reply } => {
                 if self.state.exception(&id, self.env.wall()).is_some() {
-                    self.note(notes::exception_resolved(&id, &by, &reason));
+                    self.note(notes::exception_changed(&id, change, &by, &reason));
                 }
                 later.push(Question::Exception { id, reply });
             }

@@ -347,3 +347,88 @@ fn three_failed_syncs_within_an_hour_leave_only_the_draining() {
     owner.serve(vec![request], &world.inbox).unwrap();
     assert_eq!(answer.try_recv().unwrap(), Err(Refused::DrainOnly), "the notes survived the disk that took nothing");
 }
+
+/// Codes of what waits for a person.
+fn open_codes(owner: &mut Owner) -> Vec<String> {
+    let (reply, mut answer) = oneshot::channel();
+    owner.turn(vec![Request::Exceptions { all: false, reply }]).unwrap();
+    answer.try_recv().unwrap().unwrap().into_iter().map(|exception| exception.code).collect()
+}
+
+#[test]
+fn a_number_that_does_not_come_is_told_once_it_is_late_and_once() {
+    let world = World::new("[store]\nsequence_gap_patience = \"30s\"\n");
+    let mut owner = world.start();
+    post(&mut owner, world.sale(1, "1.00"));
+    post(&mut owner, world.sale(4, "1.00"));
+    world.pass_time(&mut owner);
+    world.pass_time(&mut owner);
+    assert_eq!(open_codes(&mut owner), Vec::<String>::new());
+    for _ in 0..3 {
+        world.pass_time(&mut owner);
+    }
+    assert_eq!(open_codes(&mut owner), ["SEQUENCE_GAP"]);
+    // A restart, with the state and without, tells nothing again.
+    owner.close().unwrap();
+    world.forget_state();
+    let mut owner = world.start();
+    for _ in 0..9 {
+        world.pass_time(&mut owner);
+    }
+    assert_eq!(open_codes(&mut owner), ["SEQUENCE_GAP"]);
+    post(&mut owner, world.sale(9, "1.00"));
+    for _ in 0..9 {
+        world.pass_time(&mut owner);
+    }
+    assert_eq!(open_codes(&mut owner), ["SEQUENCE_GAP", "SEQUENCE_GAP"]);
+}
+
+#[test]
+fn goods_that_nobody_collects_are_told_offline_too() {
+    let world = World::new("");
+    let mut owner = world.start();
+    let update = |id: &str, state: &str, until: &str| {
+        let document = format!(
+            r#"{{"document_id":"{id}","order_id":"W-1","type":"pickup","state":"{state}","end_date_time":"2026-11-23T11:00:00Z",
+            "ready_at":"{until}","expires_at":"{until}","line_items":[{{"line":1,"item_id":"mug","quantity":"1"}}]}}"#
+        );
+        prepare(Kind::FULFILLMENT_UPDATE, document.as_bytes(), None, &world.config.context()).unwrap()
+    };
+    let soon = counterfoil_proto::time::WallTime(world.env.wall().0 + 35_000).to_rfc3339();
+    post(&mut owner, update("f1", "prepared", &soon));
+    for _ in 0..3 {
+        world.pass_time(&mut owner);
+    }
+    assert_eq!(open_codes(&mut owner), Vec::<String>::new());
+    for _ in 0..5 {
+        world.pass_time(&mut owner);
+    }
+    assert_eq!(open_codes(&mut owner), ["PICKUP_STALE"]);
+    let (reply, mut answer) = oneshot::channel();
+    owner.turn(vec![Request::Exceptions { all: false, reply }]).unwrap();
+    let told = answer.try_recv().unwrap().unwrap().remove(0);
+    assert_eq!((told.correlation_id.as_deref(), told.class.as_str()), (Some("W-1"), "business"));
+}
+
+#[test]
+fn a_number_that_was_used_is_flagged_and_both_receipts_count() {
+    let world = World::new("");
+    let mut owner = world.start();
+    let named = |id: &str, number: u64| {
+        let document = String::from_utf8(world.sale(number, "1.00").document).unwrap();
+        let document = document.replacen('{', &format!("{{\"document_id\":\"{id}\","), 1);
+        prepare(Kind::TRANSACTION, document.as_bytes(), None, &world.config.context()).unwrap()
+    };
+    assert_eq!(receipt(&post(&mut owner, named("a", 1))).exceptions, Vec::<String>::new());
+    let foretold = forecast(&mut owner, vec![named("b", 1), named("c", 2), named("d", 2)]);
+    assert_eq!(foretold.iter().map(codes).collect::<Vec<_>>(), [vec!["NUMBER_DOUBLED"], vec![], vec!["NUMBER_DOUBLED"]]);
+    let (request, mut answer) = submit(vec![named("b", 1), named("c", 2), named("d", 2)]);
+    owner.turn(vec![request]).unwrap();
+    let outcomes = answer.try_recv().unwrap().unwrap();
+    let exceptions: Vec<_> = outcomes.iter().map(|outcome| receipt(outcome).exceptions.join(" ")).collect();
+    assert_eq!(exceptions, ["NUMBER_DOUBLED", "", "NUMBER_DOUBLED"]);
+    assert!(matches!(post(&mut owner, named("a", 1)), Outcome::Duplicate(_)));
+    let (reply, mut answer) = oneshot::channel();
+    owner.turn(vec![Request::Day { business_day_date: "2026-11-23".to_owned(), reply }]).unwrap();
+    assert_eq!(answer.try_recv().unwrap().unwrap().currencies[0].transactions, 4);
+}

@@ -132,7 +132,7 @@ fn request_body(call: Call, schemas: &mut SchemaGenerator, documents: &mut Map<S
     let one = match call {
         Call::Submit(kind) => document_schema(kind, documents),
         Call::Validate => json!({ "type": "object" }),
-        Call::Resolve => {
+        Call::Change(_) => {
             let resolution = schemas.subschema_for::<Resolution>().to_value();
             return Some(json!({ "application/json": { "schema": resolution } }));
         }

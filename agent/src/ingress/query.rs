@@ -8,6 +8,7 @@ use axum::extract::Query;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use counterfoil_proto::limits::IDENTIFIER_CHARS_MAX;
+use counterfoil_proto::record::flag::Change;
 use counterfoil_proto::record::{identity_of_document, identity_of_transaction};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,13 +35,13 @@ pub struct HealthAnswer {
     pub mode: String,
 }
 
-/// Who resolves an exception, and why.
+/// Who did something about an exception, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Resolution {
     /// A person, 1 to 500 characters.
     pub by: String,
-    /// Why it needs nobody any more, 1 to 500 characters.
+    /// Why, 1 to 500 characters.
     pub reason: String,
 }
 
@@ -124,7 +125,7 @@ pub(super) async fn exceptions(api: &Api, asked: Asked) -> Result<Response, Prob
     }
 }
 
-pub(super) async fn resolve(api: &Api, asked: Asked) -> Result<Response, Problem> {
+pub(super) async fn change(api: &Api, change: Change, asked: Asked) -> Result<Response, Problem> {
     let [id] = path(&asked)?;
     let head = admit::media_type(&asked.headers).and_then(|media| match media {
         MediaType::Json => admit::content_length(&asked.headers, RESOLUTION_BYTES_MAX),
@@ -139,7 +140,7 @@ pub(super) async fn resolve(api: &Api, asked: Asked) -> Result<Response, Problem
         return Err(admit::body_too_large(RESOLUTION_BYTES_MAX));
     }
     let resolution = resolution(&body.bytes)?;
-    match api.agent.resolve_exception(id, resolution.by, resolution.reason).await {
+    match api.agent.change_exception(id, change, resolution.by, resolution.reason).await {
         Ok(Some(answer)) => Ok(reply::json(StatusCode::OK, &answer)),
         Ok(None) => Err(problems::UNKNOWN_EXCEPTION.detail("See GET /v1/exceptions?all=true for those that are known")),
         Err(refused) => Ok(reply::refused(&refused)),

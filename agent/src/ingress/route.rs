@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
+use counterfoil_proto::record::flag::Change;
 use counterfoil_proto::record::{Context, Kind};
 
 use super::admit::{Caller, Gate};
@@ -39,8 +40,8 @@ pub enum Call {
     Day,
     /// Exceptions.
     Exceptions,
-    /// Resolves one.
-    Resolve,
+    /// Says what was done about one.
+    Change(Change),
     /// Everything about the agent.
     Status,
     /// Liveness.
@@ -152,6 +153,19 @@ const fn get(
     Route { post: false, path, call, summary, parameters, answers }
 }
 
+const fn change(path: &'static str, change: Change, summary: &'static str) -> Route {
+    const ANSWERS: &[(u16, Shape, &str)] = &[
+        (200, Shape::Exception, "The exception as it now is; journaled"),
+        (400, Shape::Problem, "The body cannot be read"),
+        (404, Shape::Problem, "That exception is not known here"),
+        (413, Shape::Problem, "The body is too large"),
+        (415, Shape::Problem, "Not application/json"),
+        (422, Shape::Problem, "`by` or `reason` is missing, empty or too long"),
+        (507, Shape::Problem, "The journal is full, nothing was appended; honour Retry-After and send the same again"),
+    ];
+    Route { post: true, path, call: Call::Change(change), summary, parameters: &[], answers: ANSWERS }
+}
+
 /// All calls.
 pub const ROUTES: &[Route] = &[
     submit("/v1/transactions", Kind::TRANSACTION, "Record sales, returns, exchanges, voids and no-sales"),
@@ -235,29 +249,16 @@ pub const ROUTES: &[Route] = &[
         "/v1/exceptions",
         Call::Exceptions,
         "What needs a person",
-        &[("all", false, "true: also those that were resolved")],
+        &[("all", false, "true: also those that were resolved or waived")],
         &[(200, Shape::Exceptions, "The exceptions"), (400, Shape::Problem, "Not true or false")],
     ),
-    Route {
-        post: true,
-        path: "/v1/exceptions/{id}/resolve",
-        call: Call::Resolve,
-        summary: "Resolve an exception: who and why",
-        parameters: &[],
-        answers: &[
-            (200, Shape::Exception, "The exception as it now is; journaled"),
-            (400, Shape::Problem, "The body cannot be read"),
-            (404, Shape::Problem, "That exception is not known here"),
-            (413, Shape::Problem, "The body is too large"),
-            (415, Shape::Problem, "Not application/json"),
-            (422, Shape::Problem, "`by` or `reason` is missing, empty or too long"),
-            (
-                507,
-                Shape::Problem,
-                "The journal is full, nothing was appended; honour Retry-After and send the same again",
-            ),
-        ],
-    },
+    change(
+        "/v1/exceptions/{id}/acknowledge",
+        Change::Acknowledged,
+        "Say that somebody looks after an exception; it stays open",
+    ),
+    change("/v1/exceptions/{id}/resolve", Change::Resolved, "Resolve an exception: who and why"),
+    change("/v1/exceptions/{id}/waive", Change::Waived, "Leave an exception as it is, on purpose: who and why"),
     get("/v1/status", Call::Status, "Everything about the agent", &[], &[(200, Shape::Status, "The status")]),
     get(
         "/healthz",
@@ -363,7 +364,7 @@ async fn answer(call: Call, State(api): State<Arc<Api>>, params: RawPathParams, 
         Call::ReceiptOfDocument => query::receipt_of_document(&api, asked).await,
         Call::Day => query::day(&api, asked).await,
         Call::Exceptions => query::exceptions(&api, asked).await,
-        Call::Resolve => query::resolve(&api, asked).await,
+        Call::Change(change) => query::change(&api, change, asked).await,
         Call::Status => Ok(reply::json(StatusCode::OK, &*api.agent.status())),
         Call::Healthz => query::healthz(&api),
         Call::Readyz => query::readyz(&api),

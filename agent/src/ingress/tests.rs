@@ -123,8 +123,9 @@ impl Owner {
                     vec![exception("open")]
                 })));
             }
-            Asked::ResolveException { id, by, reason, reply } => {
-                let resolved = ExceptionAnswer { resolved_by: Some(by), reason: Some(reason), ..exception("resolved") };
+            Asked::ChangeException { id, change, by, reason, reply } => {
+                let resolved =
+                    ExceptionAnswer { resolved_by: Some(by), reason: Some(reason), ..exception(change.as_str()) };
                 drop(reply.send(Ok((id == resolved.id).then_some(resolved))));
             }
             Asked::Positions { .. }
@@ -205,6 +206,8 @@ fn exception(state: &str) -> ExceptionAnswer {
         first_seen: "2026-11-23T10:15:40.000Z".into(),
         age_s: 1,
         resolved_by: None,
+        changed_by: None,
+        changed_at: None,
         reason: None,
     }
 }

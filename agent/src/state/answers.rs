@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 
 use counterfoil_proto::id::{Epoch, LaneKey, Seq};
 use counterfoil_proto::money::{Currency, amount_text};
-use counterfoil_proto::record::flag::{Class, Severity};
+use counterfoil_proto::record::flag::{Change, Class, Severity};
 use counterfoil_proto::time::WallTime;
 use rust_decimal::Decimal;
 
 use super::State;
 use super::date::Date;
 use super::days::{Close, NotCounted, Till};
-use super::exceptions::{Exception, ExceptionId, finding_of};
+use super::exceptions::{Exception, ExceptionId, Handled, finding_of};
 use super::stock::UnitStock;
 use super::word::{Word, decimal_text};
 use crate::answer::{
@@ -105,18 +105,20 @@ impl State {
         answer
     }
 
-    /// Open exceptions in the order in which they were opened; with `all` also those that were resolved and are still known.
+    /// Open exceptions in the order in which they were opened, acknowledged or not; with `all` also those that ended and are still known.
     pub fn exceptions(&self, all: bool, now: WallTime) -> Vec<ExceptionAnswer> {
         let mut listed: Vec<(&ExceptionId, &Exception)> =
             self.tables.exceptions.all.iter().filter(|(_, exception)| all || exception.resolution.is_none()).collect();
         listed.sort_unstable_by_key(|(_, exception)| exception.number);
-        listed.into_iter().map(|(id, exception)| exception_answer(*id, exception, now)).collect()
+        let handled = &self.tables.exceptions.handled;
+        listed.into_iter().map(|(id, exception)| exception_answer(*id, exception, handled.get(id), now)).collect()
     }
 
     /// One exception, open or resolved; `None` for an id that is not known.
     pub fn exception(&self, id: &str, now: WallTime) -> Option<ExceptionAnswer> {
         let id = ExceptionId::parse(id)?;
-        self.tables.exceptions.all.get(&id).map(|exception| exception_answer(id, exception, now))
+        let handled = self.tables.exceptions.handled.get(&id);
+        self.tables.exceptions.all.get(&id).map(|exception| exception_answer(id, exception, handled, now))
     }
 
     /// How many exceptions wait for a person.
@@ -186,7 +188,12 @@ fn tender_texts(tenders: &BTreeMap<Word, i64>, currency_code: &str) -> BTreeMap<
     tenders.iter().map(|(tender_type, sum)| (tender_type.as_str().to_owned(), amount(*sum, currency_code))).collect()
 }
 
-fn exception_answer(id: ExceptionId, exception: &Exception, now: WallTime) -> ExceptionAnswer {
+fn exception_answer(
+    id: ExceptionId,
+    exception: &Exception,
+    handled: Option<&Handled>,
+    now: WallTime,
+) -> ExceptionAnswer {
     let finding = finding_of(exception.code.as_str());
     let sentence =
         finding.map_or("A finding of a software version that this one does not know.", |finding| finding.sentence);
@@ -196,6 +203,12 @@ fn exception_answer(id: ExceptionId, exception: &Exception, now: WallTime) -> Ex
         (true, _) => format!("{sentence} Found {} times beyond what is listed one by one.", exception.count),
         (false, _) => format!("{sentence} Found in {} places of this document.", exception.count),
     };
+    let state = match (&exception.resolution, handled) {
+        (_, Some(handled)) => handled.change.as_str(),
+        // Of a snapshot from before it was kept who did what.
+        (Some(_), None) => Change::Resolved.as_str(),
+        (None, None) => "open",
+    };
     let age_ms = now.0.saturating_sub(exception.first_seen.0).max(0);
     ExceptionAnswer {
         id: id.to_string(),
@@ -203,7 +216,7 @@ fn exception_answer(id: ExceptionId, exception: &Exception, now: WallTime) -> Ex
         code: exception.code.as_str().to_owned(),
         severity: finding.map_or(Severity::Error, |finding| finding.severity).as_str().to_owned(),
         owner: finding.map_or("store_systems", |finding| finding.owner).to_owned(),
-        state: if exception.resolution.is_some() { "resolved" } else { "open" }.to_owned(),
+        state: state.to_owned(),
         message,
         pointer: exception.pointer.as_ref().to_owned(),
         identity: exception.identity.as_deref().map(ToOwned::to_owned),
@@ -214,7 +227,14 @@ fn exception_answer(id: ExceptionId, exception: &Exception, now: WallTime) -> Ex
         first_seen: exception.first_seen.to_rfc3339(),
         age_s: u64::try_from(age_ms / 1_000).unwrap_or(0),
         resolved_by: exception.resolution.as_ref().map(|resolution| resolution.by.as_ref().to_owned()),
-        reason: exception.resolution.as_ref().map(|resolution| resolution.reason.as_ref().to_owned()),
+        reason: exception
+            .resolution
+            .as_ref()
+            .map(|resolution| &resolution.reason)
+            .or(handled.map(|handled| &handled.reason))
+            .map(|reason| reason.as_ref().to_owned()),
+        changed_by: handled.map(|handled| handled.by.as_ref().to_owned()),
+        changed_at: handled.map(|handled| handled.at.to_rfc3339()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What needs a person: one exception per finding, until somebody resolves it.
+//! What needs a person: one exception per finding, until somebody resolves or waives it.
 //!
 //! Invariant: an exception's id follows from the record and the code alone, so that agent and hub name it alike. Nothing is dropped in
 //! silence: what is beyond the bound is counted in one exception per code. This file does not judge; findings come in flags,
@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use counterfoil_proto::id::RecordKey;
-use counterfoil_proto::record::flag::{Class, Finding, Severity, finding};
+use counterfoil_proto::record::flag::{Change, Class, Finding, Severity, finding};
 use counterfoil_proto::time::WallTime;
 use serde::{Deserialize, Serialize};
 
@@ -148,6 +148,15 @@ pub(super) struct Exception {
     pub(super) resolution: Option<Box<Resolution>>,
 }
 
+/// What a person did last about an exception.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Handled {
+    pub(super) change: Change,
+    pub(super) by: Box<str>,
+    pub(super) reason: Box<str>,
+    pub(super) at: WallTime,
+}
+
 /// Where a finding comes from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Origin<'a> {
@@ -161,6 +170,8 @@ pub(super) struct Origin<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Exceptions {
     pub(super) all: BTreeMap<ExceptionId, Exception>,
+    /// What was done about them last.
+    pub(super) handled: BTreeMap<ExceptionId, Handled>,
     /// Resolved ones in the order of their resolution. Follows from `all`.
     resolved: BTreeMap<u64, ExceptionId>,
     /// Open ones that do not count. Follows from `all`.
@@ -213,10 +224,30 @@ impl Exceptions {
         }
     }
 
-    /// Resolves an open one; `false` where there is none.
-    pub(super) fn resolve(&mut self, id: ExceptionId, by: &str, reason: &str, dirty: &mut Dirty) -> bool {
-        let Some(exception) = self.all.get_mut(&id).filter(|exception| exception.resolution.is_none()) else {
+    /// Notes what a person did about an open one; `false` where there is none.
+    pub(super) fn change(&mut self, id: ExceptionId, handled: Handled, dirty: &mut Dirty) -> bool {
+        let is_open = self.all.get(&id).is_some_and(|exception| exception.resolution.is_none());
+        if !is_open {
             return false;
+        }
+        if handled.change.ends() {
+            self.resolve(id, &handled.by, &handled.reason, dirty);
+        }
+        if self.all.contains_key(&id) {
+            self.handled.insert(id, handled);
+            dirty.mark(&RowKey::Handled(id));
+        }
+        true
+    }
+
+    /// Takes a row from a store or a snapshot in; `false` where it cannot be.
+    pub(super) fn load_handled(&mut self, id: ExceptionId, handled: Handled) -> bool {
+        self.all.contains_key(&id) && self.handled.insert(id, handled).is_none()
+    }
+
+    fn resolve(&mut self, id: ExceptionId, by: &str, reason: &str, dirty: &mut Dirty) {
+        let Some(exception) = self.all.get_mut(&id).filter(|exception| exception.resolution.is_none()) else {
+            return;
         };
         self.number = self.number.saturating_add(1);
         let number = self.number;
@@ -231,7 +262,6 @@ impl Exceptions {
         {
             self.forget(oldest, dirty);
         }
-        true
     }
 
     /// Takes a row from a store or a snapshot in; `false` where it cannot be.
@@ -278,6 +308,9 @@ impl Exceptions {
         if let Some(exception) = self.all.remove(&id) {
             if let Some(resolution) = exception.resolution {
                 self.resolved.remove(&resolution.number);
+            }
+            if self.handled.remove(&id).is_some() {
+                dirty.mark(&RowKey::Handled(id));
             }
             dirty.mark(&RowKey::Exception(id));
         }

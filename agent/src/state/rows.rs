@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::date::Date;
 use super::days::{Close, Day, DayGone, Days, Till};
 use super::drawers::{Drawer, Drawers};
-use super::exceptions::{Exception, ExceptionId, Exceptions};
+use super::exceptions::{Exception, ExceptionId, Exceptions, Handled};
 use super::heads::{Head, Heads};
 use super::numbers::{Numbers, Run};
 use super::orders::{OrderLine, OrderLineKey, Orders};
@@ -81,6 +81,8 @@ pub(super) enum RowKey<'a> {
     },
     /// The numbers of a till.
     Run(&'a str),
+    /// What was done about an exception.
+    Handled(ExceptionId),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -119,6 +121,7 @@ const RETURN: u8 = 8;
 const ORDER_LINE: u8 = 9;
 const DRAWER: u8 = 10;
 const RUN: u8 = 11;
+const HANDLED: u8 = 12;
 
 impl<'a> RowKey<'a> {
     pub(super) fn to_bytes(self) -> Vec<u8> {
@@ -171,6 +174,10 @@ impl<'a> RowKey<'a> {
                 bytes.push(RUN);
                 bytes.extend_from_slice(workstation_id.as_bytes());
             }
+            Self::Handled(id) => {
+                bytes.push(HANDLED);
+                bytes.extend_from_slice(&id.0.to_be_bytes());
+            }
         }
         bytes
     }
@@ -200,6 +207,7 @@ impl<'a> RowKey<'a> {
                 Self::Drawer { workstation_id, currency_code }
             }
             RUN => Self::Run(std::str::from_utf8(rest).ok()?),
+            HANDLED => Self::Handled(ExceptionId(u64::from_be_bytes(rest.try_into().ok()?))),
             _ => return None,
         })
     }
@@ -218,6 +226,7 @@ impl<'a> RowKey<'a> {
             Self::OrderLine(_) => ORDER_LINE,
             Self::Drawer { .. } => DRAWER,
             Self::Run(_) => RUN,
+            Self::Handled(_) => HANDLED,
         }
     }
 }
@@ -264,10 +273,11 @@ impl Tables {
                 self.drawers.kept.get(&(workstation_id.into(), currency_code.into())).map(encode)
             }
             RowKey::Run(workstation_id) => self.numbers.runs.get(workstation_id).map(encode),
+            RowKey::Handled(id) => self.exceptions.handled.get(&id).map(encode),
         }
     }
 
-    /// Every row's key, days before their parts.
+    /// Every row's key, days before their parts and exceptions before what was done about them.
     pub(super) fn keys(&self) -> impl Iterator<Item = RowKey<'_>> {
         let items = self.stock.items.keys().map(|item_id| RowKey::Item(item_id));
         let days = self.days.kept.keys().map(|date| RowKey::Day(*date));
@@ -291,6 +301,7 @@ impl Tables {
             .keys()
             .map(|(workstation_id, currency_code)| RowKey::Drawer { workstation_id, currency_code });
         let runs = self.numbers.runs.keys().map(|workstation_id| RowKey::Run(workstation_id));
+        let handled = self.exceptions.handled.keys().map(|id| RowKey::Handled(*id));
         let exceptions = self.exceptions.all.keys().map(|id| RowKey::Exception(*id));
         std::iter::once(RowKey::Meta)
             .chain(items)
@@ -304,6 +315,7 @@ impl Tables {
             .chain(order_lines)
             .chain(drawers)
             .chain(runs)
+            .chain(handled)
     }
 
     /// Every row, key and value.
@@ -320,7 +332,7 @@ pub(super) struct Loader {
 }
 
 impl Loader {
-    /// Takes one row in. A day has to come before its parts, and closes in their order.
+    /// Takes one row in. A day has to come before its parts, closes in their order, and an exception before what was done about it.
     pub(super) fn row(&mut self, key: &[u8], value: &[u8]) -> Result<(), RowError> {
         let key = RowKey::parse(key).ok_or(RowError::Key)?;
         let tag = key.tag();
@@ -382,6 +394,10 @@ impl Loader {
             RowKey::Run(workstation_id) => {
                 let run: Run = decode(tag, value)?;
                 self.tables.numbers.load(workstation_id, run)
+            }
+            RowKey::Handled(id) => {
+                let handled: Handled = decode(tag, value)?;
+                self.tables.exceptions.load_handled(id, handled)
             }
         };
         if placed { Ok(()) } else { Err(RowError::Misplaced(tag)) }

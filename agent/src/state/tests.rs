@@ -183,8 +183,11 @@ pub(super) fn close(till: Option<&str>, day: &str) -> (Record, Facts) {
 }
 
 pub(super) fn resolve(exception_id: &str) -> (Record, Facts) {
-    let document =
-        json!({"exception_id": exception_id, "change": "resolved", "by": "Ann \"17\"", "reason": "recounted"});
+    changed(exception_id, "resolved")
+}
+
+pub(super) fn changed(exception_id: &str, change: &str) -> (Record, Facts) {
+    let document = json!({"exception_id": exception_id, "change": change, "by": "Ann \"17\"", "reason": "recounted"});
     let document = serde_json::to_vec(&document).unwrap();
     (record(Kind::EXCEPTION_CHANGE, Envelope::default(), &document), Facts::None)
 }

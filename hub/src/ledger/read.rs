@@ -269,7 +269,7 @@ impl SqlLedger {
             view.hello_at = row.int_or_null()?;
             view.is_suspended = row.int()? != 0;
         }
-        let sql = "SELECT store_id, agent_id, COUNT(*) FROM exceptions WHERE state = 'open' \
+        let sql = "SELECT store_id, agent_id, COUNT(*) FROM exceptions WHERE state IN ('open', 'acknowledged') \
             AND (CAST($1 AS TEXT) IS NULL OR store_id = $1) GROUP BY store_id, agent_id";
         for row in self.database.read(sql, vec![store_id.into()]).await? {
             let mut row = row.read();
@@ -373,7 +373,7 @@ impl SqlLedger {
             CAST(COALESCE(SUM(CASE WHEN head > stored THEN head - stored ELSE 0 END), 0) AS BIGINT), \
             CAST(COALESCE(SUM(stored - safe), 0) AS BIGINT), \
             (SELECT next_position - 1 FROM poster WHERE one = 1), \
-            (SELECT COUNT(*) FROM exceptions WHERE state = 'open') FROM streams";
+            (SELECT COUNT(*) FROM exceptions WHERE state IN ('open', 'acknowledged')) FROM streams";
         let row = watch::first(self.database.read(sql, vec![]).await?).ok_or(LedgerError::Shape)?;
         let mut row = row.read();
         Ok(Gauges {

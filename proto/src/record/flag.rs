@@ -4,6 +4,8 @@ use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use serde::{Deserialize, Serialize};
+
 use super::Flag;
 use crate::limits::FLAGS_MAX;
 
@@ -45,6 +47,41 @@ impl Severity {
             Self::Warning => "warning",
             Self::Error => "error",
         }
+    }
+}
+
+/// What a person did about an exception, as an `exception_change` says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Change {
+    /// Somebody looks after it; it stays open.
+    Acknowledged,
+    /// It needs nobody any more.
+    Resolved,
+    /// Nothing is done about it, on purpose.
+    Waived,
+}
+
+impl Change {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Acknowledged, Self::Resolved, Self::Waived];
+
+    /// As documents and answers show it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Acknowledged => "acknowledged",
+            Self::Resolved => "resolved",
+            Self::Waived => "waived",
+        }
+    }
+
+    /// The change of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|change| change.as_str() == name)
+    }
+
+    /// Whether the exception needs nobody any more.
+    pub const fn ends(self) -> bool {
+        !matches!(self, Self::Acknowledged)
     }
 }
 

@@ -159,6 +159,11 @@ async fn an_exception_is_resolved_by_somebody_for_a_reason() {
         .post("/v1/exceptions/ex-none/resolve", "{\"by\":\"Ada\",\"reason\":\"r\"}")
         .await
         .is_problem(404, "unknown-exception");
+    for (call, state) in [("acknowledge", "acknowledged"), ("waive", "waived")] {
+        let path = format!("/v1/exceptions/ex-0011223344556677/{call}");
+        let changed = served.post(&path, "{\"by\":\"Ada\",\"reason\":\"r\"}").await;
+        assert_eq!((changed.status, &changed.json()["state"]), (200, &state.into()));
+    }
     let faulty = served.post(path, "{\"by\":\" \",\"reason\":\"\"}").await;
     faulty.is_problem(422, "invalid-document");
     assert_eq!(faulty.json()["faults"].as_array().unwrap().len(), 2);

@@ -48,6 +48,8 @@ fn journal_of_version_2() -> Journal {
     journal.append(control(true, &[("cash", 20_000)]));
     journal.append(control(false, &[("cash", -500), ("voucher", 700)]));
     journal.append(sale("3", 20, 600));
+    let open = journal.state().exceptions(false, NOW)[0].id.clone();
+    journal.append(changed(&open, "acknowledged"));
     journal
 }
 

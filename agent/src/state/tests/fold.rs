@@ -193,6 +193,32 @@ fn an_exception_is_resolved_once_and_stays_known() {
 }
 
 #[test]
+fn an_exception_is_acknowledged_and_waived_by_somebody() {
+    let mut journal = Journal::new();
+    let key = journal.append(flagged(sale("3", 7, 600), &[flag::TOTALS_MISMATCH]));
+    let id = exception_id(key, flag::TOTALS_MISMATCH);
+    let of = |journal: &Journal| {
+        let state = journal.state();
+        let found = state.exception(&id, NOW).unwrap();
+        (found.state, found.changed_by, found.resolved_by, state.open_exceptions())
+    };
+    assert_eq!(of(&journal), ("open".to_owned(), None, None, 1));
+    journal.append(changed(&id, "acknowledged"));
+    let ann = Some("Ann \"17\"".to_owned());
+    assert_eq!(of(&journal), ("acknowledged".to_owned(), ann.clone(), None, 1), "it still waits for its end");
+    assert_eq!(journal.state().exceptions(false, NOW).len(), 1);
+    journal.append(changed(&id, "forgotten"));
+    assert_eq!(of(&journal), ("acknowledged".to_owned(), ann.clone(), None, 1), "nobody knows what that would be");
+    journal.append(changed(&id, "waived"));
+    assert_eq!(of(&journal), ("waived".to_owned(), ann.clone(), ann.clone(), 0));
+    journal.append(changed(&id, "acknowledged"));
+    assert_eq!(of(&journal), ("waived".to_owned(), ann.clone(), ann, 0), "what has ended has ended");
+    assert_eq!(journal.state().counters().changes_ignored, 2);
+    let told = journal.state().exception(&id, NOW).unwrap();
+    assert_eq!((told.reason.as_deref(), told.changed_at.is_some()), (Some("recounted"), true));
+}
+
+#[test]
 fn the_agents_own_statements_open_exceptions_through_their_flags() {
     let mut journal = Journal::new();
     for (kind, code) in [(Kind::JOURNAL_DAMAGE, flag::JOURNAL_DAMAGE), (Kind::TAIL_CUT, flag::TAIL_CUT)] {
