@@ -16,6 +16,7 @@ use std::fmt::Debug;
 use counterfoil_proto::id::{LaneKey, SessionId, Source};
 use counterfoil_proto::message::{Batch, Hello, Mark, Positions, Presence};
 
+mod days;
 mod desk;
 mod intake;
 pub mod postgres;
@@ -35,8 +36,8 @@ pub(crate) use tests::postgres_url;
 pub use desk::read_copy;
 pub use sql::{Database, Work};
 pub use view::{
-    AgentView, Cursor, EntryView, ExceptionFilter, ExceptionView, Gauges, LaneView, PageQuery, RecordsPage, StockView,
-    TotalsRow,
+    AgentView, Cursor, DayDocument, DayView, EntryView, ExceptionFilter, ExceptionView, Gauges, LaneView, PageQuery, RecordsPage, StockView,
+    TillNumbers, TotalsRow,
 };
 pub use watch::Beat;
 
@@ -208,6 +209,8 @@ pub trait Ledger: Debug + Send + Sync {
     fn records<'a>(&'a self, query: &'a PageQuery) -> Work<'a, RecordsPage>;
     /// Totals of a store and a business day.
     fn totals<'a>(&'a self, store_id: &'a str, business_day: &'a str) -> Work<'a, Vec<TotalsRow>>;
+    /// What a store's day is reconciled from.
+    fn day<'a>(&'a self, store_id: &'a str, business_day: &'a str) -> Work<'a, DayView>;
     /// Exceptions.
     fn exceptions<'a>(&'a self, filter: &'a ExceptionFilter) -> Work<'a, Vec<ExceptionView>>;
     /// The applied stock snapshots of a store.

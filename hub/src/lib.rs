@@ -21,6 +21,7 @@ pub mod ledger;
 pub mod mqtt;
 pub mod posting;
 pub mod receiver;
+pub mod reconcile;
 mod run;
 mod tls;
 

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use counterfoil_proto::id::{Digest, RecordKey, Source};
-use counterfoil_proto::record::facts::{Facts, TransactionFacts, TransactionStatus, TransactionType, facts};
+use counterfoil_proto::record::facts::{DayCloseFacts, Facts, TransactionFacts, TransactionStatus, TransactionType, facts};
 use counterfoil_proto::record::{Kind, Record, RecordError, flag};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::env;
 use crate::ledger::{Ledger, LedgerError, PostingBounds};
+use crate::reconcile::{ByCurrency, Sums};
 
 /// Records in one posting transaction: enough to spread the cost of a commit, little enough to be visible soon.
 pub const POSTING_RECORDS_MAX: usize = 5_000;
@@ -117,7 +118,12 @@ pub struct Reading {
     pub conflict: bool,
     /// Whether it cannot be read.
     pub unreadable: bool,
+    /// What it is known as in its store.
+    pub identity: String,
+    /// Whether the agent had its day closed when it came.
+    pub is_late: bool,
     transaction: Option<TransactionFacts>,
+    close: Option<DayCloseFacts>,
     /// What was found.
     pub raised: Vec<Raised>,
     /// What it changes of an exception.
@@ -190,6 +196,8 @@ pub fn read(stored: &Stored, opaque: bool) -> Reading {
             reading.raised.push(raise(code, "", String::new()));
         }
     }
+    reading.identity = bounded(envelope.identity.as_deref().unwrap_or_default());
+    reading.is_late = envelope.flags.iter().any(|flag| flag.code == flag::LATE_AFTER_CLOSE);
     if let Some(identity) = envelope.identity.as_deref().filter(|_| !reading.conflict) {
         reading.claim = Some(claim(&stored.source, identity, envelope.content_digest));
     }
@@ -202,8 +210,8 @@ pub fn read(stored: &Stored, opaque: bool) -> Reading {
             let detail = "an amount is out of any range".to_owned();
             reading.raised.push(raise(flag::UNREADABLE_RECORD, "", detail));
         }
-        Ok(Facts::Movement(_) | Facts::Fulfillment(_) | Facts::TenderControl(_) | Facts::DayClose(_) | Facts::None) => {
-        }
+        Ok(Facts::DayClose(facts)) => reading.close = Some(facts),
+        Ok(Facts::Movement(_) | Facts::Fulfillment(_) | Facts::TenderControl(_) | Facts::None) => {}
         Err(error) => reading.raised.push(raise(flag::UNREADABLE_RECORD, "", error.to_string())),
     }
     reading
@@ -289,6 +297,135 @@ pub fn fold(totals: &mut Totals, store_id: &str, reading: &Reading, standing: St
     for tender in &facts.tenders {
         add(format!("tender/{}", tender.tender_type), tender.amount, 0, None);
     }
+}
+
+/// What of a store's day a person asks for by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DayWhat {
+    /// A declaration.
+    Close,
+    /// Counted, and came after its day had been closed.
+    Late,
+    /// Of an identity that another record had first; not counted.
+    Conflict,
+    /// Counted, under a number that its till had used.
+    Doubled,
+}
+
+impl DayWhat {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Close, Self::Late, Self::Conflict, Self::Doubled];
+
+    /// In the ledger.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Close => "close",
+            Self::Late => "late",
+            Self::Conflict => "conflict",
+            Self::Doubled => "doubled",
+        }
+    }
+
+    /// The one of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|what| what.as_str() == name)
+    }
+}
+
+/// What such a document declares, or adds to its day.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaySums {
+    /// By currency.
+    pub sums: ByCurrency,
+    /// The till's first and last number, as a close states them.
+    pub span: Option<(u64, u64)>,
+}
+
+/// A document of a store's day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DayNote {
+    /// `YYYY-MM-DD`.
+    pub business_day: String,
+    /// The till; empty where the whole store closed.
+    pub workstation_id: String,
+    /// Why it is asked for.
+    pub what: DayWhat,
+    /// What it declares or adds.
+    pub sums: DaySums,
+}
+
+/// A till's own number.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TillNumber {
+    /// `YYYY-MM-DD`.
+    pub business_day: String,
+    /// The till.
+    pub workstation_id: String,
+    /// Raised by the till when its counter restarts.
+    pub sequence_epoch: i64,
+    /// The number.
+    pub number: u64,
+}
+
+impl Reading {
+    /// What a person would ask for of its day.
+    pub fn day_note(&self, standing: Standing) -> Option<DayNote> {
+        let is_conflict = self.conflict || matches!(standing, Standing::Conflict(_));
+        if let Some(close) = &self.close {
+            let sums = DaySums { sums: declared(close), span: close.first_sequence_number.zip(close.last_sequence_number) };
+            return matches!(standing, Standing::First).then(|| DayNote {
+                business_day: bounded(&close.business_day_date),
+                workstation_id: bounded(close.workstation_id.as_deref().unwrap_or_default()),
+                what: if is_conflict { DayWhat::Conflict } else { DayWhat::Close },
+                sums,
+            });
+        }
+        let facts = self.transaction.as_ref()?;
+        let what = match standing {
+            Standing::Duplicate(_) => return None,
+            Standing::First | Standing::Conflict(_) if is_conflict => DayWhat::Conflict,
+            Standing::First | Standing::Conflict(_) if self.is_late && facts.counts() => DayWhat::Late,
+            Standing::First | Standing::Conflict(_) => return None,
+        };
+        Some(self.note_of(facts, what))
+    }
+
+    /// The number that it takes of its till's; none where it is not the first of its identity.
+    pub fn till_number(&self, standing: Standing) -> Option<TillNumber> {
+        let facts = self.transaction.as_ref().filter(|_| standing == Standing::First && !self.conflict)?;
+        Some(TillNumber {
+            business_day: bounded(&facts.business_day_date),
+            workstation_id: bounded(&facts.workstation_id),
+            sequence_epoch: i64::try_from(facts.sequence_epoch).ok()?,
+            number: facts.sequence_number?,
+        })
+    }
+
+    /// The note of a transaction whose number was used.
+    pub fn doubled(&self) -> Option<DayNote> {
+        self.transaction.as_ref().map(|facts| self.note_of(facts, DayWhat::Doubled))
+    }
+
+    fn note_of(&self, facts: &TransactionFacts, what: DayWhat) -> DayNote {
+        let tenders = facts.tenders.iter().map(|tender| (bounded(&tender.tender_type), tender.amount)).collect();
+        let sums = Sums { transactions: 1, gross: facts.gross, tenders, tax: facts.tax };
+        DayNote {
+            business_day: bounded(&facts.business_day_date),
+            workstation_id: bounded(&facts.workstation_id),
+            what,
+            sums: DaySums { sums: ByCurrency::from([(bounded(&facts.currency_code), sums)]), span: None },
+        }
+    }
+}
+
+fn declared(close: &DayCloseFacts) -> ByCurrency {
+    let mut declared = ByCurrency::new();
+    for totals in &close.declared {
+        let tenders = totals.tenders.iter().map(|tender| (bounded(&tender.tender_type), tender.amount)).collect();
+        let sums = Sums { transactions: totals.transactions, gross: totals.gross, tenders, tax: totals.tax };
+        declared.entry(bounded(&totals.currency_code)).or_default().add(&sums);
+    }
+    declared
 }
 
 fn not_counted(facts: &TransactionFacts, reading: &Reading, standing: Standing) -> Option<&'static str> {

@@ -12,9 +12,9 @@ use crate::ledger::TotalsRow;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct TotalsQuery {
-    store: String,
-    business_day: String,
+pub(super) struct DayQuery {
+    pub(super) store: String,
+    pub(super) business_day: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -57,7 +57,7 @@ struct TaxTotal {
 
 pub(super) async fn get(
     State(sources): State<Arc<Sources>>,
-    query: Result<Query<TotalsQuery>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<DayQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Answer {
     let Query(query) = query.map_err(|_| Problem::query("store and business_day, both required"))?;
     let rows = sources.ledger.totals(&query.store, &query.business_day).await?;
@@ -119,6 +119,6 @@ fn till(workstation_id: &str, rows: &[TotalsRow], currency: &str) -> TillTotals 
 }
 
 /// Minor units as a decimal string; of a currency that this version does not know, the minor units themselves.
-fn text(minor: i64, currency: &str) -> String {
+pub(super) fn text(minor: i64, currency: &str) -> String {
     Currency::from_code(currency).map_or_else(|_| minor.to_string(), |currency| amount_text(minor, currency))
 }

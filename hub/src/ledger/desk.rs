@@ -408,6 +408,9 @@ impl Ledger for SqlLedger {
     fn totals<'a>(&'a self, store_id: &'a str, business_day: &'a str) -> Work<'a, Vec<TotalsRow>> {
         Box::pin(self.view_totals(store_id, business_day))
     }
+    fn day<'a>(&'a self, store_id: &'a str, business_day: &'a str) -> Work<'a, DayView> {
+        Box::pin(self.view_day(store_id, business_day))
+    }
     fn exceptions<'a>(&'a self, filter: &'a ExceptionFilter) -> Work<'a, Vec<ExceptionView>> {
         Box::pin(self.view_exceptions(filter))
     }

@@ -12,7 +12,7 @@ use counterfoil_proto::record::flag;
 
 use super::intake::raise;
 use super::sql::{Form, Role, Row, Table, Transaction, Value};
-use super::{LedgerError, Posted, PostingBounds, SqlLedger, watch};
+use super::{LedgerError, Posted, PostingBounds, SqlLedger, days, watch};
 use crate::env;
 use crate::posting::{self, Change, Raised, Reading, Standing, Stored, Totals};
 
@@ -80,6 +80,7 @@ struct Effects {
     totals: Totals,
     raised: Vec<Raised>,
     changes: Vec<Change>,
+    days: days::Days,
 }
 
 impl SqlLedger {
@@ -239,6 +240,7 @@ async fn settle_identities(
             mark(mark::UNREADABLE, None);
         }
         posting::fold(&mut effects.totals, record.source.store_id.as_str(), &reading, standing);
+        effects.days.take(record, position, &reading, standing);
         effects.raised.extend(reading.raised);
         effects.changes.extend(reading.change);
         position = position.saturating_add(1);
@@ -272,6 +274,7 @@ async fn write(
         ]
     });
     tx.execute_many(ADD_TOTAL, totals.collect()).await?;
+    effects.days.write(tx).await?;
     raise(tx, &effects.raised).await?;
     let now = env::wall().0;
     let changes = effects

@@ -30,7 +30,7 @@ impl Words {
 }
 
 /// The migrations, from version 1 on.
-pub const MIGRATIONS: &[&str] = &[V1];
+pub const MIGRATIONS: &[&str] = &[V1, V2];
 
 const V1: &str = "
 -- One row: what this ledger is, since when it may not have gone back.
@@ -207,4 +207,30 @@ CREATE TABLE positions (
     payload {bytes} NOT NULL,
     PRIMARY KEY (store_id, agent_id, session, round, part)
 );
+";
+
+const V2: &str = "
+-- What of a store's day a person asks for by name: its closes, what came after them, what is in conflict or has a number that was used.
+-- workstation_id is empty where the whole store closed. sums is what it declares or adds, as the software writes it.
+CREATE TABLE day_documents (
+    store_id TEXT NOT NULL,
+    business_day TEXT NOT NULL,
+    position BIGINT NOT NULL,
+    what TEXT NOT NULL,
+    workstation_id TEXT NOT NULL,
+    source_agent TEXT NOT NULL,
+    identity TEXT NOT NULL,
+    sums {bytes} NOT NULL,
+    PRIMARY KEY (store_id, business_day, position, what)
+);
+
+-- The tills' own numbers that came, as runs.
+CREATE TABLE till_numbers (
+    store_id TEXT NOT NULL,
+    business_day TEXT NOT NULL,
+    workstation_id TEXT NOT NULL,
+    sequence_epoch BIGINT NOT NULL,
+    runs {bytes} NOT NULL,
+    PRIMARY KEY (store_id, business_day, workstation_id, sequence_epoch)
+) {hot};
 ";

@@ -15,6 +15,7 @@ use counterfoil_proto::time::{ClockQuality, WallTime};
 use super::*;
 
 mod database;
+mod days;
 mod edges;
 mod races;
 

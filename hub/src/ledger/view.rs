@@ -6,6 +6,9 @@ use std::str::FromStr;
 use counterfoil_proto::id::{Digest, Epoch, Lane, RecordKey, SessionId, Source};
 use counterfoil_proto::message::Positions;
 
+use crate::posting::{DaySums, DayWhat};
+use crate::reconcile::Numbers;
+
 /// A place among the positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
@@ -158,6 +161,47 @@ pub struct TotalsRow {
     pub low: Option<u64>,
     /// The largest.
     pub high: Option<u64>,
+}
+
+/// A document that a store's day is asked about by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DayDocument {
+    /// Its position.
+    pub position: u64,
+    /// Why it is asked for.
+    pub what: DayWhat,
+    /// The till; empty where the whole store closed.
+    pub workstation_id: String,
+    /// The agent that had it.
+    pub agent_id: String,
+    /// What it is known as in its store.
+    pub identity: String,
+    /// What it declares or adds.
+    pub sums: DaySums,
+}
+
+/// The numbers of a till that came on a day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TillNumbers {
+    /// The till.
+    pub workstation_id: String,
+    /// Raised by the till when its counter restarts.
+    pub sequence_epoch: u64,
+    /// Those that came.
+    pub numbers: Numbers,
+}
+
+/// What a store's day is reconciled from.
+#[derive(Clone, Debug, Default)]
+pub struct DayView {
+    /// What was counted.
+    pub totals: Vec<TotalsRow>,
+    /// Closes, late ones, conflicts and doubled numbers, by position.
+    pub documents: Vec<DayDocument>,
+    /// Numbers by till and epoch.
+    pub numbers: Vec<TillNumbers>,
+    /// Agents of the store that are known of, and whether all that they announced of money is posted.
+    pub agents: Vec<(String, bool)>,
 }
 
 /// Which exceptions.

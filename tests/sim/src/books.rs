@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use counterfoil_hub::ledger::sql::Work;
 use counterfoil_hub::ledger::{
-    AgentView, Arrival, Beat, Cursor, ExceptionFilter, ExceptionView, Gauges, LaneCopy, Ledger, PageQuery, Posted,
+    AgentView, Arrival, Beat, Cursor, DayView, ExceptionFilter, ExceptionView, Gauges, LaneCopy, Ledger, PageQuery, Posted,
     PostingBounds, RecordsPage, StockView, Taken, TotalsRow, Welcomed,
 };
 use counterfoil_proto::id::{Digest, LaneKey, Seq, SeqRange, SessionId, Source};
@@ -191,6 +191,9 @@ impl<L: Ledger> Ledger for Witnessed<L> {
     }
     fn records<'a>(&'a self, query: &'a PageQuery) -> Work<'a, RecordsPage> {
         self.ledger.records(query)
+    }
+    fn day<'a>(&'a self, store_id: &'a str, business_day: &'a str) -> Work<'a, DayView> {
+        self.ledger.day(store_id, business_day)
     }
     fn totals<'a>(&'a self, store_id: &'a str, business_day: &'a str) -> Work<'a, Vec<TotalsRow>> {
         self.ledger.totals(store_id, business_day)
