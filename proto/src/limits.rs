@@ -18,8 +18,12 @@ pub const TENDERS_MAX: usize = 64;
 /// Entries of `attributes`; more are refused with 422.
 pub const ATTRIBUTES_MAX: usize = 32;
 
-/// Flags of one record; further findings of the same document are not listed.
-pub const FLAGS_MAX: usize = 64;
+/// Flags of one record; further findings of the same document are not listed. Most codes are flagged once a document; what is told line
+/// by line leaves room for [`FLAGS_KEPT`] others.
+pub const FLAGS_MAX: usize = 1_024;
+
+/// Flags that findings which are told line by line leave for the others.
+pub const FLAGS_KEPT: usize = 64;
 
 /// Characters of an identifier in a document (`document_id`, `workstation_id`, `item_id` …).
 pub const IDENTIFIER_CHARS_MAX: usize = 64;
@@ -83,6 +87,8 @@ pub const RESEND_MS_MAX: u64 = 60_000;
 
 const _: () = {
     assert!(RECORD_BYTES_MAX > DOCUMENT_BYTES_MAX);
+    // A code and a pointer to a line take under forty bytes.
+    assert!(FLAGS_MAX * 48 < RECORD_BYTES_MAX - DOCUMENT_BYTES_MAX && FLAGS_KEPT < FLAGS_MAX);
     assert!(RECORD_BYTES_MAX < BATCH_BYTES_MAX, "one record always fits a batch");
     assert!(BATCH_BYTES_TARGET < BATCH_BYTES_MAX);
     // zstd's worst case grows incompressible input by under 1/255 and 64 bytes; the batch header and the topic come on top.

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::Flag;
-use crate::limits::FLAGS_MAX;
+use crate::limits::{FLAGS_KEPT, FLAGS_MAX};
 
 /// Who has to look: the business or the people who run the systems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -211,7 +211,7 @@ impl Flags {
 
     /// A finding that counts at every place.
     pub(crate) fn raise_each(&mut self, code: &'static str, pointer: impl FnOnce() -> String) {
-        if self.0.len() < FLAGS_MAX {
+        if self.0.len().saturating_add(FLAGS_KEPT) < FLAGS_MAX {
             self.0.push(Flag { code: Cow::Borrowed(code), pointer: pointer() });
         }
     }
@@ -239,6 +239,18 @@ mod tests {
         let flags = flags.into_flags();
         assert_eq!(flags.len(), 2);
         assert_eq!(flags.first().map(|flag| flag.pointer.as_str()), Some("/line_items/0/unit"));
+    }
+
+    #[test]
+    fn what_is_told_line_by_line_leaves_room_for_the_rest() {
+        let mut flags = Flags::default();
+        for _ in 0..2 * FLAGS_MAX {
+            flags.raise_each(UNLINKED_RETURN, String::new);
+        }
+        flags.raise(PAN_MASKED, String::new);
+        let flags = flags.into_flags();
+        assert_eq!(flags.len(), FLAGS_MAX - FLAGS_KEPT + 1);
+        assert!(flags.iter().any(|flag| flag.code == PAN_MASKED));
     }
 
     #[test]
