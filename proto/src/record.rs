@@ -290,6 +290,7 @@ pub struct Prepared {
 
 pub mod accept;
 mod card;
+mod correlation;
 pub mod day_close;
 pub mod facts;
 pub mod flag;

@@ -167,7 +167,9 @@ impl Stager<'_> {
             let judged = judge::judge(self.store_id, self.journal, self.state, group, prepared);
             prepared.envelope.flags.extend(judged);
         }
-        let envelope = Envelope { conflicts_with, ..self.stamped(std::mem::take(&mut prepared.envelope)) };
+        let mut envelope = Envelope { conflicts_with, ..self.stamped(std::mem::take(&mut prepared.envelope)) };
+        let (had_correlation, had_trace) = (envelope.correlation_id.is_some(), envelope.traceparent.is_some());
+        self.tie(prepared.kind.lane(), &mut envelope);
         let document = std::mem::take(&mut prepared.document);
         let record = Record { kind: prepared.kind, envelope, document };
         let keys = IdentityKey::of_envelope(&record.envelope);
@@ -187,11 +189,22 @@ impl Stager<'_> {
             }
             Err(error) => {
                 prepared.envelope = record.envelope;
+                // Another attempt may get another number.
+                prepared.envelope.correlation_id.take_if(|_| !had_correlation);
+                prepared.envelope.traceparent.take_if(|_| !had_trace);
                 prepared.envelope.flags.truncate(flags_before);
                 prepared.document = record.document;
                 Err(error)
             }
         }
+    }
+
+    /// What ties the record to others, where its document does not say.
+    fn tie(&self, lane: counterfoil_proto::id::Lane, envelope: &mut Envelope) {
+        let Some(epoch) = self.journal.epoch() else { return };
+        let key = RecordKey { epoch, lane, seq: self.journal.next_seq(lane) };
+        envelope.correlation_id.get_or_insert_with(|| key.correlation_id());
+        envelope.traceparent.get_or_insert_with(|| key.traceparent());
     }
 
     fn stamped(&self, envelope: Envelope) -> Envelope {

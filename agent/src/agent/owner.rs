@@ -25,7 +25,8 @@ use crate::error::ExitError;
 use crate::journal::{Disk, Journal, JournalConfig, JournalError, Marks, Position, Reader, Room};
 use crate::state::{Shelf, State};
 use crate::uplink::View;
-use counterfoil_proto::record::Prepared;
+use counterfoil_proto::id::RecordKey;
+use counterfoil_proto::record::{Envelope, Prepared};
 
 mod answering;
 mod failing;
@@ -292,6 +293,7 @@ impl Owner {
         }
         for staged in &group.records {
             self.state.apply(staged.position.0, staged.key, &staged.record, &staged.facts);
+            tell_flags(staged.key, &staged.record.envelope);
             self.wall_newest = self.wall_newest.max(staged.record.envelope.recorded_at);
         }
         group.folded();
@@ -505,6 +507,14 @@ impl Owner {
         let status = self.status(now);
         inbox.status.send_replace(Arc::new(status.clone()));
         status
+    }
+}
+
+/// What a person will look for in the log: what was found, and by which name it is found elsewhere.
+fn tell_flags(key: RecordKey, envelope: &Envelope) {
+    for flag in &envelope.flags {
+        let correlation_id = envelope.correlation_id.as_deref().unwrap_or_default();
+        info!(code = %flag.code, correlation_id, record = %key.correlation_id(), "found in a record");
     }
 }
 
