@@ -508,7 +508,8 @@ impl State {
     fn change_exception(&mut self, document: &[u8], at: WallTime) {
         let read = serde_json::from_slice::<ExceptionChange<'_>>(document).ok();
         let changed = read.is_some_and(|read| {
-            let (Some(id), Some(change)) = (ExceptionId::parse(&read.exception_id), Change::from_name(&read.change)) else {
+            let (Some(id), Some(change)) = (ExceptionId::parse(&read.exception_id), Change::from_name(&read.change))
+            else {
                 return false;
             };
             let (by, reason) = (cut(&read.by, TEXT_BYTES_MAX), cut(&read.reason, TEXT_BYTES_MAX));

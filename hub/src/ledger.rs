@@ -36,8 +36,8 @@ pub(crate) use tests::postgres_url;
 pub use desk::read_copy;
 pub use sql::{Database, Work};
 pub use view::{
-    AgentView, Cursor, DayDocument, DayView, EntryView, ExceptionFilter, ExceptionView, Gauges, LaneView, PageQuery, RecordsPage, StockView,
-    TillNumbers, TotalsRow,
+    AgentView, Cursor, DayDocument, DayView, EntryView, ExceptionFilter, ExceptionView, Gauges, LaneView, PageQuery,
+    RecordsPage, StockView, TillNumbers, TotalsRow,
 };
 pub use watch::Beat;
 

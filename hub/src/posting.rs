@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use counterfoil_proto::id::{Digest, RecordKey, Source};
-use counterfoil_proto::record::facts::{DayCloseFacts, Facts, TransactionFacts, TransactionStatus, TransactionType, facts};
+use counterfoil_proto::record::facts::{
+    DayCloseFacts, Facts, TransactionFacts, TransactionStatus, TransactionType, facts,
+};
 use counterfoil_proto::record::{Kind, Record, RecordError, flag};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -372,7 +374,8 @@ impl Reading {
     pub fn day_note(&self, standing: Standing) -> Option<DayNote> {
         let is_conflict = self.conflict || matches!(standing, Standing::Conflict(_));
         if let Some(close) = &self.close {
-            let sums = DaySums { sums: declared(close), span: close.first_sequence_number.zip(close.last_sequence_number) };
+            let sums =
+                DaySums { sums: declared(close), span: close.first_sequence_number.zip(close.last_sequence_number) };
             return matches!(standing, Standing::First).then(|| DayNote {
                 business_day: bounded(&close.business_day_date),
                 workstation_id: bounded(close.workstation_id.as_deref().unwrap_or_default()),

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 use counterfoil_proto::id::{Digest, Epoch};
-use counterfoil_proto::record::flag::{Change, DOCUMENTS_REFUSED, JOURNAL_DAMAGE, PICKUP_STALE, SEQUENCE_GAP, TAIL_CUT};
+use counterfoil_proto::record::flag::{
+    Change, DOCUMENTS_REFUSED, JOURNAL_DAMAGE, PICKUP_STALE, SEQUENCE_GAP, TAIL_CUT,
+};
 use counterfoil_proto::record::{Envelope, Flag, Kind};
 use counterfoil_proto::time::{ClockQuality, WallTime};
 use serde_json::{Value, json};

@@ -421,7 +421,10 @@ fn a_number_that_was_used_is_flagged_and_both_receipts_count() {
     };
     assert_eq!(receipt(&post(&mut owner, named("a", 1))).exceptions, Vec::<String>::new());
     let foretold = forecast(&mut owner, vec![named("b", 1), named("c", 2), named("d", 2)]);
-    assert_eq!(foretold.iter().map(codes).collect::<Vec<_>>(), [vec!["NUMBER_DOUBLED"], vec![], vec!["NUMBER_DOUBLED"]]);
+    assert_eq!(
+        foretold.iter().map(codes).collect::<Vec<_>>(),
+        [vec!["NUMBER_DOUBLED"], vec![], vec!["NUMBER_DOUBLED"]]
+    );
     let (request, mut answer) = submit(vec![named("b", 1), named("c", 2), named("d", 2)]);
     owner.turn(vec![request]).unwrap();
     let outcomes = answer.try_recv().unwrap().unwrap();

@@ -116,7 +116,8 @@ fn reconciliation(store_id: String, business_day_date: String, day: &DayView) ->
 
 /// The close that counts: the last one.
 fn close_of<'d>(workstation_id: &str, day: &'d DayView) -> Option<&'d DayDocument> {
-    let is_close = |document: &&DayDocument| document.what == DayWhat::Close && document.workstation_id == workstation_id;
+    let is_close =
+        |document: &&DayDocument| document.what == DayWhat::Close && document.workstation_id == workstation_id;
     day.documents.iter().rev().find(is_close)
 }
 
@@ -164,7 +165,8 @@ fn judged(workstation_id: Option<&str>, day: &DayView) -> Judged {
 fn till(workstation_id: &str, day: &DayView) -> Till {
     let of = |what: DayWhat| {
         let documents = day.documents.iter();
-        let meant = documents.filter(move |document| document.what == what && document.workstation_id == workstation_id);
+        let meant =
+            documents.filter(move |document| document.what == what && document.workstation_id == workstation_id);
         meant.map(document).collect::<Vec<_>>()
     };
     let span = close_of(workstation_id, day).and_then(|close| close.sums.span);
@@ -276,7 +278,11 @@ mod tests {
         let mut short_close = named(4, DayWhat::Close, "1", 3, 3_000);
         short_close.sums.span = Some((1, 3));
         let counted = |till: &str, count: u64, gross: i64| {
-            [row(till, "counted", count, gross), row(till, "tender/cash", count, gross), row(till, "not/training", 1, 7)]
+            [
+                row(till, "counted", count, gross),
+                row(till, "tender/cash", count, gross),
+                row(till, "not/training", 1, 7),
+            ]
         };
         let numbers = |till: &str, runs: &[(u64, u64)]| TillNumbers {
             workstation_id: till.to_owned(),
@@ -284,7 +290,8 @@ mod tests {
             numbers: Numbers(runs.to_vec()),
         };
         DayView {
-            totals: [counted("1", 2, 2_000), counted("2", 3, 3_500), counted("3", 2, 800), counted("4", 1, 100)].concat(),
+            totals: [counted("1", 2, 2_000), counted("2", 3, 3_500), counted("3", 2, 800), counted("4", 1, 100)]
+                .concat(),
             documents: vec![
                 short_close,
                 named(5, DayWhat::Close, "2", 2, 3_000),
@@ -313,13 +320,19 @@ mod tests {
         assert_eq!(answer["status"], "short");
         let tills = answer["tills"].as_array().unwrap();
         assert_eq!(tills[0]["missing_numbers"], serde_json::json!([{"sequence_epoch": 0, "first": 2, "last": 2}]));
-        assert_eq!(tills[0]["differences"][0], serde_json::json!({
-            "currency_code": "EUR", "what": "gross", "declared": "30.00", "counted": "20.00"
-        }));
+        assert_eq!(
+            tills[0]["differences"][0],
+            serde_json::json!({
+                "currency_code": "EUR", "what": "gross", "declared": "30.00", "counted": "20.00"
+            })
+        );
         assert_eq!(tills[0]["differences"][1]["declared"], "3");
         assert_eq!(tills[1]["late"][0]["identity"], "d/6");
         assert_eq!(tills[1]["late"][0]["gross"][0]["amount"], "5.00");
-        assert_eq!((tills[2]["doubled"][0]["identity"].as_str(), tills[2]["conflicts"][0]["identity"].as_str()), (Some("d/7"), Some("d/9")));
+        assert_eq!(
+            (tills[2]["doubled"][0]["identity"].as_str(), tills[2]["conflicts"][0]["identity"].as_str()),
+            (Some("d/7"), Some("d/9"))
+        );
         assert_eq!(answer.get("store"), None);
     }
 
@@ -339,7 +352,11 @@ mod tests {
         assert_eq!((answer["status"].as_str(), answer["store"]["status"].as_str()), (Some("matched"), Some("matched")));
         day.documents.push(named(11, DayWhat::Close, "", 8, 6_500));
         let answer = judged_day(&day);
-        assert_eq!((answer["status"].as_str(), answer["store"]["status"].as_str()), (Some("short"), Some("short")), "the last close counts");
+        assert_eq!(
+            (answer["status"].as_str(), answer["store"]["status"].as_str()),
+            (Some("short"), Some("short")),
+            "the last close counts"
+        );
     }
 
     #[test]
@@ -357,6 +374,9 @@ mod tests {
         close.sums.span = Some((4, 5));
         let answer = judged_day(&DayView { documents: vec![close], ..DayView::default() });
         assert_eq!(statuses(&answer), ["short"]);
-        assert_eq!(answer["tills"][0]["missing_numbers"], serde_json::json!([{"sequence_epoch": 0, "first": 4, "last": 5}]));
+        assert_eq!(
+            answer["tills"][0]["missing_numbers"],
+            serde_json::json!([{"sequence_epoch": 0, "first": 4, "last": 5}])
+        );
     }
 }

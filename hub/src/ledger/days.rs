@@ -42,7 +42,8 @@ impl Days {
     pub(super) fn take(&mut self, record: &Stored, position: u64, reading: &Reading, standing: Standing) {
         let row = |note: DayNote| row(record, position, &reading.identity, note);
         self.documents.extend(reading.day_note(standing).map(row));
-        let Some(TillNumber { business_day, workstation_id, sequence_epoch, number }) = reading.till_number(standing) else {
+        let Some(TillNumber { business_day, workstation_id, sequence_epoch, number }) = reading.till_number(standing)
+        else {
             return;
         };
         let key = (record.source.store_id.as_str().to_owned(), business_day, workstation_id, sequence_epoch);

@@ -15,8 +15,8 @@ use super::intake::{LaneOf, advance, of_incident, raise, read_state, store_param
 use super::posting::{read_lane, read_source};
 use super::sql::{Database, Role, Transaction, Value, Work};
 use super::{
-    AgentView, Arrival, Beat, Cursor, ExceptionFilter, ExceptionView, Gauges, LaneCopy, Ledger, LedgerError, PageQuery,
-    Posted, PostingBounds, RecordsPage, SqlLedger, StockView, Taken, TotalsRow, Welcomed, watch,
+    AgentView, Arrival, Beat, Cursor, DayView, ExceptionFilter, ExceptionView, Gauges, LaneCopy, Ledger, LedgerError,
+    PageQuery, Posted, PostingBounds, RecordsPage, SqlLedger, StockView, Taken, TotalsRow, Welcomed, watch,
 };
 use crate::env;
 use crate::posting::Raised;

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use counterfoil_hub::ledger::sql::Work;
 use counterfoil_hub::ledger::{
-    AgentView, Arrival, Beat, Cursor, DayView, ExceptionFilter, ExceptionView, Gauges, LaneCopy, Ledger, PageQuery, Posted,
-    PostingBounds, RecordsPage, StockView, Taken, TotalsRow, Welcomed,
+    AgentView, Arrival, Beat, Cursor, DayView, ExceptionFilter, ExceptionView, Gauges, LaneCopy, Ledger, PageQuery,
+    Posted, PostingBounds, RecordsPage, StockView, Taken, TotalsRow, Welcomed,
 };
 use counterfoil_proto::id::{Digest, LaneKey, Seq, SeqRange, SessionId, Source};
 use counterfoil_proto::message::{Hello, Mark, Positions, Presence};

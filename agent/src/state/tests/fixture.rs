@@ -1,8 +1,8 @@
 //! Golden bytes: every version of the snapshot stays readable, and this one is written as it was.
 
-use super::*;
 use super::drawers::control;
 use super::orders::{update, update_facts};
+use super::*;
 use counterfoil_proto::record::facts::FulfillmentState;
 use counterfoil_proto::record::flag;
 

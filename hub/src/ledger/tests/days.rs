@@ -63,13 +63,16 @@ async fn a_day_names_its_closes_what_came_late_conflicts_and_numbers() {
                 (document.position, document.what, document.workstation_id.as_str(), document.identity.as_str(), gross)
             })
             .collect();
-        assert_eq!(found, [
-            (3, DayWhat::Conflict, "3", "d/b", Some((1, 201))),
-            (5, DayWhat::Doubled, "3", "d/d", Some((1, 400))),
-            (6, DayWhat::Close, "3", "d/c4", Some((4, 1_000))),
-            (7, DayWhat::Late, "3", "d/e", Some((1, 500))),
-            (8, DayWhat::Close, "", "d/c5", Some((5, 1_500))),
-        ]);
+        assert_eq!(
+            found,
+            [
+                (3, DayWhat::Conflict, "3", "d/b", Some((1, 201))),
+                (5, DayWhat::Doubled, "3", "d/d", Some((1, 400))),
+                (6, DayWhat::Close, "3", "d/c4", Some((4, 1_000))),
+                (7, DayWhat::Late, "3", "d/e", Some((1, 500))),
+                (8, DayWhat::Close, "", "d/c5", Some((5, 1_500))),
+            ]
+        );
         assert_eq!(day.documents[2].sums.span, Some((1, 9)));
         assert_eq!(day.numbers.len(), 1);
         assert_eq!(day.numbers[0].numbers, Numbers(vec![(1, 2), (5, 6)]));
@@ -77,7 +80,10 @@ async fn a_day_names_its_closes_what_came_late_conflicts_and_numbers() {
         assert!(ledger.day("0001", "2026-11-24").await.unwrap().documents.is_empty());
         assert!(ledger.day("0002", "2026-11-23").await.unwrap().agents.is_empty());
         // A duplicate adds nothing, and what is announced and not here is waited for.
-        ledger.take(&[trade(&one, 9, vec![named("a", 1, 100, &[])]), trade(&one, 12, vec![named("f", 7, 1, &[])])]).await.unwrap();
+        ledger
+            .take(&[trade(&one, 9, vec![named("a", 1, 100, &[])]), trade(&one, 12, vec![named("f", 7, 1, &[])])])
+            .await
+            .unwrap();
         post_all(&ledger).await;
         let again = ledger.day("0001", "2026-11-23").await.unwrap();
         assert_eq!((again.documents, again.numbers), (day.documents, day.numbers));
