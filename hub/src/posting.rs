@@ -385,12 +385,11 @@ impl Reading {
         }
         let facts = self.transaction.as_ref()?;
         let what = match standing {
-            Standing::Duplicate(_) => return None,
             Standing::First | Standing::Conflict(_) if is_conflict => DayWhat::Conflict,
-            Standing::First | Standing::Conflict(_) if self.is_late && facts.counts() => DayWhat::Late,
-            Standing::First | Standing::Conflict(_) => return None,
+            Standing::First if self.is_late && facts.counts() => DayWhat::Late,
+            Standing::First | Standing::Duplicate(_) | Standing::Conflict(_) => return None,
         };
-        Some(self.note_of(facts, what))
+        Some(note_of(facts, what))
     }
 
     /// The number that it takes of its till's; none where it is not the first of its identity.
@@ -406,18 +405,18 @@ impl Reading {
 
     /// The note of a transaction whose number was used.
     pub fn doubled(&self) -> Option<DayNote> {
-        self.transaction.as_ref().map(|facts| self.note_of(facts, DayWhat::Doubled))
+        self.transaction.as_ref().map(|facts| note_of(facts, DayWhat::Doubled))
     }
+}
 
-    fn note_of(&self, facts: &TransactionFacts, what: DayWhat) -> DayNote {
-        let tenders = facts.tenders.iter().map(|tender| (bounded(&tender.tender_type), tender.amount)).collect();
-        let sums = Sums { transactions: 1, gross: facts.gross, tenders, tax: facts.tax };
-        DayNote {
-            business_day: bounded(&facts.business_day_date),
-            workstation_id: bounded(&facts.workstation_id),
-            what,
-            sums: DaySums { sums: ByCurrency::from([(bounded(&facts.currency_code), sums)]), span: None },
-        }
+fn note_of(facts: &TransactionFacts, what: DayWhat) -> DayNote {
+    let tenders = facts.tenders.iter().map(|tender| (bounded(&tender.tender_type), tender.amount)).collect();
+    let sums = Sums { transactions: 1, gross: facts.gross, tenders, tax: facts.tax };
+    DayNote {
+        business_day: bounded(&facts.business_day_date),
+        workstation_id: bounded(&facts.workstation_id),
+        what,
+        sums: DaySums { sums: ByCurrency::from([(bounded(&facts.currency_code), sums)]), span: None },
     }
 }
 

@@ -105,7 +105,7 @@ impl Numbers {
 
     /// Numbers that are missing since `before` or longer, or at all where the till's day is closed; without those that were told.
     pub(super) fn missing(&self, before: WallTime, is_closed: &dyn Fn(&str, &str) -> bool) -> Vec<MissingNumbers> {
-        let of_till = |(workstation_id, run): (&Box<str>, &Run)| {
+        let of_till = |workstation_id: &str, run: &Run| {
             if run.gaps.iter().all(|gap| gap.is_told) {
                 return None;
             }
@@ -113,10 +113,10 @@ impl Numbers {
             let is_due = |gap: &&Gap| !gap.is_told && (is_over || gap.since <= before);
             let range = |gap: &Gap| (gap.sequence_epoch, gap.first, gap.last);
             let ranges: Vec<(u64, u64, u64)> = run.gaps.iter().filter(is_due).map(range).collect();
-            let workstation_id = workstation_id.as_ref().to_owned();
+            let workstation_id = workstation_id.to_owned();
             (!ranges.is_empty()).then_some(MissingNumbers { workstation_id, ranges })
         };
-        self.runs.iter().filter_map(of_till).collect()
+        self.runs.iter().filter_map(|(workstation_id, run)| of_till(workstation_id, run)).collect()
     }
 
     /// They were told.

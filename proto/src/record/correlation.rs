@@ -45,9 +45,8 @@ impl RecordKey {
 
     /// The lane, one more than its code so that it is never zero, and the number.
     fn place(self) -> u64 {
-        let [_, rest @ ..] = (self.seq.0 & SEQ_MASK).to_be_bytes();
-        let [a, b, c, d, e, f, g] = rest;
-        u64::from_be_bytes([self.lane.code().saturating_add(1), a, b, c, d, e, f, g])
+        let lane = u64::from(self.lane.code().saturating_add(1));
+        lane.wrapping_shl(SEQ_MASK.count_ones()) | (self.seq.0 & SEQ_MASK)
     }
 }
 
@@ -55,8 +54,8 @@ impl RecordKey {
 const SEQ_MASK: u64 = (1 << 56) - 1;
 
 fn halves(epoch: Epoch) -> [u64; 2] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = epoch.0;
-    [u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes([i, j, k, l, m, n, o, p])]
+    let (first, second) = epoch.0.split_at(8);
+    [first, second].map(|half| half.iter().fold(0, |value: u64, byte| value.wrapping_shl(8) | u64::from(*byte)))
 }
 
 #[cfg(test)]

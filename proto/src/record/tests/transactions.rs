@@ -292,8 +292,8 @@ fn what_a_receipt_calls_itself_is_what_it_does() {
         assert_eq!(flags(&document), expected, "{document}");
     }
     let mut mixed = lone("sale", "sale", "");
-    let line = with(lone("return", "return", "-").pointer("/line_items/0").unwrap().clone(), "/voided", json!(true));
-    mixed.pointer_mut("/line_items").unwrap().as_array_mut().unwrap().push(line);
+    let voided = with(lone("return", "return", "-").pointer("/line_items/0").unwrap().clone(), "/voided", json!(true));
+    mixed.pointer_mut("/line_items").unwrap().as_array_mut().unwrap().push(voided);
     assert_eq!(flags(&mixed), NOTHING, "a voided line is none");
 }
 
