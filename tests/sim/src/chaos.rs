@@ -157,17 +157,27 @@ impl World {
                 self.trace.note(self.now, &format!("restored {done}"));
                 self.wake_hubs(0);
             }
-            Fault::Clock1970 => {
-                self.boxes[index].wall_skew = -crate::store::BEGINNING;
-                let long = self.random.between(1_000, 60_000);
-                self.after(long, Event::Remedy(Remedy::Clock(index)));
-            }
-            Fault::ClockJump => {
-                let jump = i64::try_from(self.random.below(4 * 86_400_000)).unwrap_or(0) - 2 * 86_400_000;
-                self.boxes[index].wall_skew = jump;
-            }
-            Fault::Loss | Fault::Double | Fault::Reorder | Fault::LostReply | Fault::Doubles | Fault::Conflicts => {}
+            Fault::Clock1970 => self.lose_clock(index),
+            Fault::ClockJump => self.move_clock(index),
+            Fault::Loss
+            | Fault::Double
+            | Fault::Reorder
+            | Fault::LostReply
+            | Fault::Doubles
+            | Fault::Conflicts
+            | Fault::Crowd => {}
         }
+    }
+
+    fn lose_clock(&mut self, index: usize) {
+        self.boxes[index].wall_skew = -crate::store::BEGINNING;
+        let long = self.random.between(1_000, 60_000);
+        self.after(long, Event::Remedy(Remedy::Clock(index)));
+    }
+
+    fn move_clock(&mut self, index: usize) {
+        let jump = i64::try_from(self.random.below(4 * 86_400_000)).unwrap_or(0) - 2 * 86_400_000;
+        self.boxes[index].wall_skew = jump;
     }
 
     fn kill(&mut self, index: usize) {

@@ -118,10 +118,11 @@ pub(crate) fn finish<T>(work: impl Future<Output = T>) -> T {
 }
 
 impl Hubs {
-    pub(crate) fn new(seed: u64, count: usize, safe_when: SafeWhen) -> Self {
+    /// `is_crowd`: their transactions let others go first between statements.
+    pub(crate) fn new(seed: u64, count: usize, is_crowd: bool, safe_when: SafeWhen) -> Self {
         let mut random = Random::new(seed, "hubs");
         let (way_down, down) = mpsc::unbounded_channel();
-        let yields = if random.chance(500) { random.below(400) } else { 0 };
+        let yields = if is_crowd { random.between(300, 900) } else { 0 };
         let mut hubs = Self {
             database: SimDatabase::new(Random::new(seed, "database"), yields),
             books: SharedBooks::default(),

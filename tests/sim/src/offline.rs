@@ -184,7 +184,7 @@ impl Offline {
     /// # Panics
     /// Where the box cannot do that: the simulation has found something.
     pub fn come_back(&mut self) -> Back {
-        let mut hubs = Hubs::new(30, 1, SafeWhen::Stored);
+        let mut hubs = Hubs::new(30, 1, false, SafeWhen::Stored);
         let source = self.store.source.clone();
         let mut back = Back { positions_first: false, batches: 0, documents: 0, missing: 0 };
         let mut seen_positions = false;

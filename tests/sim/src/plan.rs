@@ -63,11 +63,13 @@ pub enum Fault {
     Doubles,
     /// A till sends other content under an old identity.
     Conflicts,
+    /// Hub processes crowd in one lane: there are three, and their transactions wait for each other between any two statements.
+    Crowd,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Loss,
         Self::Double,
         Self::Reorder,
@@ -95,6 +97,7 @@ impl Fault {
         Self::LostReply,
         Self::Doubles,
         Self::Conflicts,
+        Self::Crowd,
     ];
 
     /// Of thousand runs, so many have it. What lets records be lost for good is seldom: it excuses too much.
@@ -102,7 +105,7 @@ impl Fault {
         match self {
             Self::LyingSync | Self::LostWrite | Self::Restore | Self::Clone | Self::Twin | Self::Reimage => 90,
             Self::Rot | Self::LostFile => 130,
-            Self::Kill | Self::PowerCut | Self::HubKill | Self::LostReply | Self::Doubles => 500,
+            Self::Kill | Self::PowerCut | Self::HubKill | Self::LostReply | Self::Doubles | Self::Crowd => 500,
             Self::Loss
             | Self::Double
             | Self::Reorder

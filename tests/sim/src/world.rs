@@ -133,7 +133,8 @@ impl World {
             StoreBox::new(Random::new(plan.seed, &agent).next(), &store, &agent, limits)
         });
         let boxes: Vec<StoreBox> = boxes.collect();
-        let hubs = usize::try_from(random.between(1, 3)).unwrap_or(1);
+        let (is_crowd, drawn) = (plan.faults.has(Fault::Crowd), random.between(1, 3));
+        let hubs = if is_crowd { 3 } else { usize::try_from(drawn).unwrap_or(1) };
         let safe_when = if plan.faults.has(Fault::HubRestore) || random.chance(500) {
             SafeWhen::Confirmed
         } else {
@@ -147,7 +148,7 @@ impl World {
             planned: 0,
             boxes,
             tills: Tills::default(),
-            hubs: Hubs::new(plan.seed, hubs, safe_when),
+            hubs: Hubs::new(plan.seed, hubs, is_crowd, safe_when),
             broker: Broker::default(),
             is_healed: false,
             poll_at: None,
