@@ -155,9 +155,11 @@ impl Database for Postgres {
         Box::pin(async move {
             let line = self.connect().await?;
             let client = &line.client;
+            // A large ledger takes its time, and another hub that is about it is waited for.
             client
                 .batch_execute(&format!(
-                    "BEGIN; SELECT pg_advisory_xact_lock({MIGRATION_LOCK}); \
+                    "BEGIN; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0; \
+                     SELECT pg_advisory_xact_lock({MIGRATION_LOCK}); \
                      CREATE TABLE IF NOT EXISTS ledger_schema (one SMALLINT PRIMARY KEY, version INTEGER NOT NULL); \
                      INSERT INTO ledger_schema VALUES (1, 0) ON CONFLICT DO NOTHING"
                 ))

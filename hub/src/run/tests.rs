@@ -66,10 +66,11 @@ impl Running {
     /// Status, head and body.
     async fn get_with(&self, path: &str, headers: &str) -> (u16, String, String) {
         let mut stream = loop {
-            match tokio::net::TcpStream::connect(self.api).await {
-                Ok(stream) => break stream,
-                Err(_) => tokio::task::yield_now().await,
+            if let Ok(stream) = tokio::net::TcpStream::connect(self.api).await {
+                break stream;
             }
+            assert!(!self.hub.is_finished(), "the hub ended at its start");
+            tokio::task::yield_now().await;
         };
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
