@@ -81,6 +81,7 @@ use counterfoil_proto::time::WallTime;
 use tokio::sync::watch;
 
 mod catalog;
+mod check;
 mod cursor;
 mod damage;
 pub mod disk;
@@ -101,6 +102,9 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use check::{Checked, Finding, Met, check};
+#[cfg(test)]
+pub(crate) use check::{forge, forge_all, offset_of};
 pub use disk::{Disk, MemoryDisk, OsDisk};
 pub use limits::JournalConfig;
 pub use reader::{Closed, Read, Reader};

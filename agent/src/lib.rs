@@ -12,6 +12,7 @@
 pub mod agent;
 pub mod answer;
 pub mod config;
+pub mod device;
 pub mod env;
 pub mod error;
 pub mod ingress;
@@ -19,6 +20,7 @@ pub mod journal;
 pub mod state;
 pub mod supervise;
 pub mod uplink;
+pub mod verify;
 
 /// Name and version, as hellos, presence and records say it.
 pub const SOFTWARE: &str = concat!("counterfoil ", env!("CARGO_PKG_VERSION"));

@@ -28,6 +28,7 @@ mod numbers;
 mod orders;
 mod returns;
 mod rows;
+mod seals;
 mod shelf;
 mod snapshot;
 mod stock;
@@ -38,7 +39,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use counterfoil_proto::id::RecordKey;
+use counterfoil_proto::id::{Digest, RecordKey};
+use counterfoil_proto::record::control_totals::{ControlTotals, Previous};
 use counterfoil_proto::record::facts::{Facts, FulfillmentFacts, ReturnLine};
 use counterfoil_proto::record::flag::{
     Change, DRAWER_DIFFERENCE, FULFILLMENT_AFTER_END, LATE_AFTER_CLOSE, OVER_FULFILLED, OVER_RETURN, PICKUP_STALE,
@@ -49,7 +51,7 @@ use counterfoil_proto::time::WallTime;
 use rust_decimal::Decimal;
 use serde::Deserialize;
 
-pub use answers::StockEntry;
+pub use answers::{CloseToSeal, StockEntry};
 pub use exceptions::exception_id;
 pub use numbers::MissingNumbers;
 pub use orders::StaleOrder;
@@ -65,6 +67,7 @@ use limits::{STALE_ORDERS_MAX, TEXT_BYTES_MAX};
 use orders::OrderFinding;
 use returns::ReturnKey;
 use rows::{RowKey, Tables};
+use seals::Waiting;
 use store::{Found, Store};
 use word::cut;
 
@@ -261,16 +264,13 @@ impl State {
         match facts {
             Facts::Transaction(transaction) => {
                 tables.days.transaction(transaction, conflict, dirty, &mut found);
-                for change in transaction.stock.iter().filter(|_| !conflict) {
-                    tables.stock.change(change, at, dirty, &mut found);
-                }
-                for line in transaction.returns.iter().filter(|_| !conflict) {
-                    tables.returns.add(line, dirty);
-                }
                 if !conflict {
+                    transaction.stock.iter().for_each(|change| tables.stock.change(change, at, dirty, &mut found));
+                    transaction.returns.iter().for_each(|line| tables.returns.add(line, dirty));
                     tables.numbers.see(transaction, at, dirty, &mut found);
                 }
                 if !conflict && transaction.counts() {
+                    tables.seals.transaction(transaction, at, dirty, &mut found);
                     tables.drawers.transaction(transaction, dirty, &mut found);
                 }
             }
@@ -289,7 +289,11 @@ impl State {
                     tables.stock.count(count, at, dirty, &mut found);
                 }
             }
-            Facts::DayClose(close) if !conflict => tables.days.close(close, at, dirty, &mut found),
+            Facts::DayClose(close) if !conflict => {
+                if let Some(kept) = tables.days.close(close, at, dirty, &mut found) {
+                    tables.seals.wait(position, Waiting::of(origin, kept), dirty, &mut found);
+                }
+            }
             Facts::Movement(_) | Facts::Fulfillment(_) | Facts::TenderControl(_) | Facts::DayClose(_) | Facts::None => {
             }
         }
@@ -300,6 +304,8 @@ impl State {
             self.change_exception(&record.document, at);
         } else if record.kind == Kind::FINDING {
             self.note_found(&record.document);
+        } else if record.kind == Kind::CONTROL_TOTALS {
+            self.note_sealed(&record.document, envelope.content_digest);
         } else if record.kind.name().is_none() {
             self.count_unreadable(UNKNOWN_KIND, origin);
         }
@@ -491,6 +497,12 @@ impl State {
             let ranges = finding.numbers.iter().map(|found| (found.sequence_epoch, found.first, found.last)).collect();
             tables.numbers.note_told(&MissingNumbers { workstation_id: workstation_id.to_string(), ranges }, dirty);
         }
+    }
+
+    fn note_sealed(&mut self, document: &[u8], digest: Digest) {
+        let Ok(totals) = serde_json::from_slice::<ControlTotals>(document) else { return };
+        let last = Previous { number: totals.number, digest };
+        self.tables.seals.sealed(totals.closes, last, &mut self.dirty);
     }
 
     /// Orders of which something lies ready at `now` although its time is over, or for longer than `patience_ms` where nobody said until when.

@@ -114,8 +114,14 @@ fn read_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 macro_rules! opaque {
     ($(#[$doc:meta])* $type:ident, $length:literal, $what:literal, $rule:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $type(pub [u8; $length]);
+
+        impl Default for $type {
+            fn default() -> Self {
+                Self([0; $length])
+            }
+        }
 
         impl fmt::Display for $type {
             fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -209,6 +215,15 @@ opaque!(
 opaque!(
     /// The rolling hash over a lane: genesis = BLAKE3(epoch, lane), next = BLAKE3(chain, seq, record digest).
     Chain, 32, "chain", "64 hexadecimal digits"
+);
+
+opaque!(
+    /// The public half of a box's own Ed25519 key (RFC 8032).
+    PublicKey, 32, "public_key", "64 hexadecimal digits"
+);
+opaque!(
+    /// An Ed25519 signature (RFC 8032).
+    Signature, 64, "signature", "128 hexadecimal digits"
 );
 
 impl Digest {

@@ -84,6 +84,8 @@ kinds! {
     /// The agent noticed something that no single document tells, mostly because it did not come: goods that nobody collects, numbers that
     /// are missing.
     FINDING = 71, "finding", Trade;
+    /// What the agent counted when a business day was closed, signed with the box's own key; see [`control_totals`].
+    CONTROL_TOTALS = 72, "control_totals", Trade;
 }
 
 impl Kind {
@@ -290,6 +292,7 @@ pub struct Prepared {
 
 pub mod accept;
 mod card;
+pub mod control_totals;
 mod correlation;
 pub mod day_close;
 pub mod facts;

@@ -20,6 +20,7 @@ use super::report::Reporter;
 use super::{Inbox, Reply, Request};
 use crate::answer::{Outcome, Refused};
 use crate::config::Config;
+use crate::device::DeviceKey;
 use crate::env::Env;
 use crate::error::ExitError;
 use crate::journal::{Disk, Journal, JournalConfig, JournalError, Marks, Position, Reader, Room};
@@ -30,6 +31,7 @@ use counterfoil_proto::record::{Envelope, Prepared};
 
 mod answering;
 mod failing;
+mod sealing;
 mod watching;
 
 pub use answering::PositionsSnapshot;
@@ -98,6 +100,7 @@ pub struct Owner {
     watch_at: Moment,
     patience: Patience,
     reporter: Reporter,
+    device: DeviceKey,
 }
 
 /// How long is waited for what should come.
@@ -125,12 +128,14 @@ impl Owner {
         let damage = opened.damage.iter().cloned().chain(journal.take_damage());
         notes.extend(damage.map(|damage| notes::damage(&damage)));
         let now = env.moment();
+        let device = DeviceKey::open(disk.as_ref(), &env)?;
         let mut owner = Self {
             clock_base: (env.wall(), now),
             reporter: Reporter::new(config, now, journal.reader()),
             journal,
             state,
             disk,
+            device,
             uplink,
             notes,
             mode: Mode::Accepting,
@@ -205,7 +210,7 @@ impl Owner {
         for question in later {
             self.answer(question);
         }
-        Ok(())
+        self.seal_closes()
     }
 
     fn take(&mut self, request: Request, group: &mut Group, later: &mut Vec<Question>) -> Result<(), ExitError> {

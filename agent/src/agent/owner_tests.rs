@@ -18,6 +18,8 @@ use crate::env::{Env, Script};
 use crate::journal::disk::memory::{Call, Cut, Failure, MemoryDisk};
 use crate::uplink::View;
 
+mod sealing;
+
 type Answer = oneshot::Receiver<Result<Vec<Outcome>, Refused>>;
 
 /// A box with a disk, which can be started again and again.

@@ -4,15 +4,16 @@
 
 use std::collections::BTreeMap;
 
-use counterfoil_proto::id::{Epoch, LaneKey, Seq};
+use counterfoil_proto::id::{Epoch, LaneKey, RecordKey, Seq};
 use counterfoil_proto::money::{Currency, amount_text};
+use counterfoil_proto::record::control_totals::Previous;
 use counterfoil_proto::record::flag::{Change, Class, Severity};
 use counterfoil_proto::time::WallTime;
 use rust_decimal::Decimal;
 
 use super::State;
 use super::date::Date;
-use super::days::{Close, NotCounted, Till};
+use super::days::{Close, Day, NotCounted, Till};
 use super::exceptions::{Exception, ExceptionId, Handled, finding_of};
 use super::stock::UnitStock;
 use super::word::{Word, decimal_text};
@@ -36,6 +37,40 @@ pub struct StockEntry<'a> {
     pub delta_since: WallTime,
     /// Held for orders.
     pub reserved: Decimal,
+}
+
+/// A close that has no control totals yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloseToSeal {
+    /// Its record.
+    pub key: RecordKey,
+    /// What ties it to other records.
+    pub correlation_id: Option<String>,
+    /// The day, `YYYY-MM-DD`.
+    pub business_day_date: String,
+    /// The till; `None` where the store closed.
+    pub workstation_id: Option<String>,
+    /// What it declares.
+    pub declared: Vec<DeclaredCurrency>,
+    /// What was counted, of the till or of all of them.
+    pub computed: Vec<CurrencyTotals>,
+    /// All that this box ever counted.
+    pub perpetual: Vec<PerpetualTotals>,
+    /// The control totals before.
+    pub previous: Option<Previous>,
+}
+
+/// All that a box ever counted in one currency.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct PerpetualTotals {
+    /// ISO 4217.
+    pub currency_code: String,
+    /// Transactions that count.
+    pub transactions: u64,
+    /// Sum of their totals.gross.
+    pub gross: String,
+    /// When the first of them was recorded.
+    pub since: String,
 }
 
 impl State {
@@ -84,25 +119,34 @@ impl State {
         let Some(day) = Date::parse(business_day_date).and_then(|date| self.tables.days.kept.get(&date)) else {
             return answer;
         };
-        let mut currencies: BTreeMap<&str, (i64, CurrencyTotals)> = BTreeMap::new();
-        for (workstation_id, tills) in &day.tills {
-            for (currency_code, till) in tills {
-                let (gross, totals) = currencies.entry(currency_code).or_default();
-                *gross = gross.saturating_add(till.gross);
-                totals.transactions = totals.transactions.saturating_add(till.transactions);
-                totals.tills.push(till_totals(workstation_id, currency_code, till));
-            }
-        }
-        answer.currencies = currencies
-            .into_iter()
-            .map(|(currency_code, (gross, totals))| CurrencyTotals {
-                currency_code: currency_code.to_owned(),
-                gross: amount(gross, currency_code),
-                ..totals
-            })
-            .collect();
+        answer.currencies = currency_totals(day, None);
         answer.closes = day.closes.iter().map(declared_close).collect();
         answer
+    }
+
+    /// The oldest close that has no control totals yet, with all that they state.
+    pub fn close_to_seal(&self) -> Option<CloseToSeal> {
+        let seals = &self.tables.seals;
+        let waiting = seals.waiting.first_key_value()?.1;
+        let day = self.tables.days.kept.get(&waiting.date);
+        let close = day.and_then(|day| day.closes.get(usize::try_from(waiting.index).ok()?)).map(declared_close);
+        let workstation_id = close.as_ref().and_then(|close| close.workstation_id.clone());
+        let perpetual = seals.perpetual.iter().map(|(currency_code, sum)| PerpetualTotals {
+            currency_code: currency_code.as_ref().to_owned(),
+            transactions: sum.transactions,
+            gross: amount(sum.gross, currency_code),
+            since: sum.since.to_rfc3339(),
+        });
+        Some(CloseToSeal {
+            key: waiting.key,
+            correlation_id: waiting.correlation_id.as_deref().map(ToOwned::to_owned),
+            business_day_date: waiting.date.to_string(),
+            computed: day.map(|day| currency_totals(day, workstation_id.as_deref())).unwrap_or_default(),
+            workstation_id,
+            declared: close.map(|close| close.declared).unwrap_or_default(),
+            perpetual: perpetual.collect(),
+            previous: seals.last,
+        })
     }
 
     /// Open exceptions in the order in which they were opened, acknowledged or not; with `all` also those that ended and are still known.
@@ -142,6 +186,25 @@ impl State {
     pub fn lane_heads(&self) -> impl Iterator<Item = (LaneKey, Seq)> {
         self.tables.heads.lanes()
     }
+}
+
+/// Totals by currency, of all tills or of one.
+fn currency_totals(day: &Day, workstation_id: Option<&str>) -> Vec<CurrencyTotals> {
+    let mut currencies: BTreeMap<&str, (i64, CurrencyTotals)> = BTreeMap::new();
+    for (name, tills) in day.tills.iter().filter(|(name, _)| workstation_id.is_none_or(|wanted| wanted == &***name)) {
+        for (currency_code, till) in tills {
+            let (gross, totals) = currencies.entry(currency_code).or_default();
+            *gross = gross.saturating_add(till.gross);
+            totals.transactions = totals.transactions.saturating_add(till.transactions);
+            totals.tills.push(till_totals(name, currency_code, till));
+        }
+    }
+    let named = currencies.into_iter().map(|(currency_code, (gross, totals))| CurrencyTotals {
+        currency_code: currency_code.to_owned(),
+        gross: amount(gross, currency_code),
+        ..totals
+    });
+    named.collect()
 }
 
 fn till_totals(workstation_id: &str, currency_code: &str, till: &Till) -> TillTotals {

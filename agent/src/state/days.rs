@@ -164,20 +164,20 @@ impl Days {
         dirty.mark(&RowKey::Till { date, workstation_id, currency_code });
     }
 
-    /// Takes a declared close in.
+    /// Takes a declared close in; gives its day and which of the day's closes it is.
     pub(super) fn close(
         &mut self,
         facts: &DayCloseFacts,
         at: WallTime,
         dirty: &mut Dirty,
         found: &mut Vec<&'static str>,
-    ) {
-        let Some(date) = self.touch(&facts.business_day_date, dirty, found) else { return };
-        let Some(day) = self.kept.get_mut(&date) else { return };
+    ) -> Option<(Date, u32)> {
+        let date = self.touch(&facts.business_day_date, dirty, found)?;
+        let day = self.kept.get_mut(&date)?;
         let name_too_long = facts.workstation_id.as_ref().is_some_and(|name| name.len() > NAME_BYTES_MAX);
         if day.closes.len() >= CLOSES_PER_DAY_MAX || name_too_long {
             found.push(local::DAY_TOTALS_LIMIT);
-            return;
+            return None;
         }
         let mut declared = Vec::with_capacity(facts.declared.len().min(CURRENCIES_PER_TILL_MAX));
         let mut tenders_left = TENDERS_PER_CLOSE_MAX;
@@ -201,6 +201,7 @@ impl Days {
             declared,
         });
         dirty.mark(&RowKey::Close { date, index });
+        Some((date, index))
     }
 
     /// Whether the store or that till has closed the day.

@@ -30,6 +30,12 @@ pub const TENDERS_PER_CLOSE_MAX: usize = 64;
 /// Declared closes of one day. Further ones are not shown and do not close the day: `DAY_TOTALS_LIMIT`.
 pub const CLOSES_PER_DAY_MAX: usize = 1_024;
 
+/// Closes that wait for their control totals; further ones get none, and a finding says so.
+pub const CLOSES_WAITING_MAX: usize = 1_024;
+
+/// Currencies with perpetual totals.
+pub const CURRENCIES_MAX: usize = 64;
+
 /// Items with stock: ten times a large supermarket's range, about 35 MB. Further items are not tracked: `STOCK_ITEMS_LIMIT`.
 pub const ITEMS_MAX: usize = 200_000;
 
@@ -130,6 +136,7 @@ const _: () = {
     assert!(6 * (TEXT_BYTES_MAX + 2) + 16 * NUMBER_BYTES < ROW_BYTES_MAX, "an exception");
     assert!(key + 2 * name + word + 5 * DECIMAL_BYTES + 4 * NUMBER_BYTES < ROW_BYTES_MAX, "an order line");
     assert!(key + TENDERS_PER_TILL_MAX * (word + 2 * NUMBER_BYTES + 1) < ROW_BYTES_MAX, "a drawer");
+    assert!(key + name + 8 * NUMBER_BYTES + 64 < ROW_BYTES_MAX, "a close that waits");
     assert!(key + name + 4 * NUMBER_BYTES + NUMBER_GAPS_MAX * 7 * NUMBER_BYTES < ROW_BYTES_MAX, "a till's numbers");
     assert!(17 * ROW_BYTES_MAX < 125 * 1024, "a page of the store stays below what it puts into files of their own");
     assert!(2 * ROW_BYTES_MAX < SNAPSHOT_PART_BYTES_MIN);

@@ -6,6 +6,7 @@
 //! Invariant: the rows of a state, read back, give a state that is equal to it. Bytes that are no rows of ours give an error.
 
 use counterfoil_proto::id::Epoch;
+use counterfoil_proto::record::control_totals::Previous;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -17,12 +18,13 @@ use super::heads::{Head, Heads};
 use super::numbers::{Numbers, Run};
 use super::orders::{OrderLine, OrderLineKey, Orders};
 use super::returns::{GivenBack, ReturnKey, Returns};
+use super::seals::{Perpetual, Seals, Waiting};
 use super::stock::{Item, Stock};
 
 /// The version of keys and values. A change of any of them raises it, and then reads the old one still.
 pub(super) const ROWS_VERSION: u16 = 2;
 
-/// The oldest version that is read: 1 has no rows of orders, drawers and numbers, and is a state of version 2 for the rest.
+/// The oldest version that is read: 1 has no rows of orders, drawers, numbers and control totals, and is a state of version 2 for the rest.
 pub(super) const ROWS_VERSION_OLDEST: u16 = 1;
 
 /// What the state has counted since the journal began.
@@ -51,6 +53,7 @@ pub(super) struct Tables {
     pub(super) orders: Orders,
     pub(super) drawers: Drawers,
     pub(super) numbers: Numbers,
+    pub(super) seals: Seals,
     pub(super) exceptions: Exceptions,
 }
 
@@ -83,6 +86,12 @@ pub(super) enum RowKey<'a> {
     Run(&'a str),
     /// What was done about an exception.
     Handled(ExceptionId),
+    /// All that was ever counted in a currency.
+    Perpetual(&'a str),
+    /// A close without control totals, by its position.
+    WaitingClose(u64),
+    /// The newest control totals.
+    LastSeal,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -122,6 +131,9 @@ const ORDER_LINE: u8 = 9;
 const DRAWER: u8 = 10;
 const RUN: u8 = 11;
 const HANDLED: u8 = 12;
+const PERPETUAL: u8 = 13;
+const WAITING_CLOSE: u8 = 14;
+const LAST_SEAL: u8 = 15;
 
 impl<'a> RowKey<'a> {
     pub(super) fn to_bytes(self) -> Vec<u8> {
@@ -178,6 +190,15 @@ impl<'a> RowKey<'a> {
                 bytes.push(HANDLED);
                 bytes.extend_from_slice(&id.0.to_be_bytes());
             }
+            Self::Perpetual(currency_code) => {
+                bytes.push(PERPETUAL);
+                bytes.extend_from_slice(currency_code.as_bytes());
+            }
+            Self::WaitingClose(position) => {
+                bytes.push(WAITING_CLOSE);
+                bytes.extend_from_slice(&position.to_be_bytes());
+            }
+            Self::LastSeal => bytes.push(LAST_SEAL),
         }
         bytes
     }
@@ -208,6 +229,9 @@ impl<'a> RowKey<'a> {
             }
             RUN => Self::Run(std::str::from_utf8(rest).ok()?),
             HANDLED => Self::Handled(ExceptionId(u64::from_be_bytes(rest.try_into().ok()?))),
+            PERPETUAL => Self::Perpetual(std::str::from_utf8(rest).ok()?),
+            WAITING_CLOSE => Self::WaitingClose(u64::from_be_bytes(rest.try_into().ok()?)),
+            LAST_SEAL if rest.is_empty() => Self::LastSeal,
             _ => return None,
         })
     }
@@ -227,6 +251,9 @@ impl<'a> RowKey<'a> {
             Self::Drawer { .. } => DRAWER,
             Self::Run(_) => RUN,
             Self::Handled(_) => HANDLED,
+            Self::Perpetual(_) => PERPETUAL,
+            Self::WaitingClose(_) => WAITING_CLOSE,
+            Self::LastSeal => LAST_SEAL,
         }
     }
 }
@@ -274,6 +301,9 @@ impl Tables {
             }
             RowKey::Run(workstation_id) => self.numbers.runs.get(workstation_id).map(encode),
             RowKey::Handled(id) => self.exceptions.handled.get(&id).map(encode),
+            RowKey::Perpetual(currency_code) => self.seals.perpetual.get(currency_code).map(encode),
+            RowKey::WaitingClose(position) => self.seals.waiting.get(&position).map(encode),
+            RowKey::LastSeal => self.seals.last.as_ref().map(encode),
         }
     }
 
@@ -302,6 +332,9 @@ impl Tables {
             .map(|(workstation_id, currency_code)| RowKey::Drawer { workstation_id, currency_code });
         let runs = self.numbers.runs.keys().map(|workstation_id| RowKey::Run(workstation_id));
         let handled = self.exceptions.handled.keys().map(|id| RowKey::Handled(*id));
+        let perpetual = self.seals.perpetual.keys().map(|currency_code| RowKey::Perpetual(currency_code));
+        let waiting = self.seals.waiting.keys().map(|position| RowKey::WaitingClose(*position));
+        let last_seal = self.seals.last.iter().map(|_| RowKey::LastSeal);
         let exceptions = self.exceptions.all.keys().map(|id| RowKey::Exception(*id));
         std::iter::once(RowKey::Meta)
             .chain(items)
@@ -316,6 +349,9 @@ impl Tables {
             .chain(drawers)
             .chain(runs)
             .chain(handled)
+            .chain(perpetual)
+            .chain(waiting)
+            .chain(last_seal)
     }
 
     /// Every row, key and value.
@@ -399,6 +435,9 @@ impl Loader {
                 let handled: Handled = decode(tag, value)?;
                 self.tables.exceptions.load_handled(id, handled)
             }
+            RowKey::Perpetual(_) | RowKey::WaitingClose(_) | RowKey::LastSeal => {
+                load_seals(&mut self.tables.seals, key, value)?
+            }
         };
         if placed { Ok(()) } else { Err(RowError::Misplaced(tag)) }
     }
@@ -407,6 +446,21 @@ impl Loader {
     pub(super) fn finish(self) -> Result<Tables, RowError> {
         if self.has_meta { Ok(self.tables) } else { Err(RowError::Incomplete) }
     }
+}
+
+/// Takes one row of the control totals in; `false` where it is there, or none of theirs.
+fn load_seals(seals: &mut Seals, key: RowKey<'_>, value: &[u8]) -> Result<bool, RowError> {
+    let tag = key.tag();
+    if let RowKey::Perpetual(currency_code) = key {
+        let sum: Perpetual = decode(tag, value)?;
+        return Ok(seals.perpetual.insert(currency_code.into(), sum).is_none());
+    }
+    if let RowKey::WaitingClose(position) = key {
+        let close: Waiting = decode(tag, value)?;
+        return Ok(seals.waiting.insert(position, close).is_none());
+    }
+    let last: Previous = decode(tag, value)?;
+    Ok(key == RowKey::LastSeal && seals.last.replace(last).is_none())
 }
 
 fn encode<T: Serialize>(value: &T) -> Vec<u8> {
