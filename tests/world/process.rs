@@ -205,9 +205,10 @@ mod tests {
     #[tokio::test]
     async fn output_is_waited_for_and_a_kill_is_final() {
         let directory = tempfile::tempdir().unwrap();
-        let mut process = shell("echo ready; exec cat /dev/zero >/dev/null", directory.path());
+        let mut process = shell("echo ready; kill -STOP $$", directory.path());
         process.line("ready", LIMIT).await;
-        assert!(process.resident_bytes() > 0 && process.resident_bytes_peak() >= process.resident_bytes());
+        let resident_bytes = process.resident_bytes();
+        assert!(resident_bytes > 0 && process.resident_bytes_peak() >= resident_bytes);
         let proc = format!("/proc/{}", process.id());
         assert!(Path::new(&proc).exists());
         process.kill();
