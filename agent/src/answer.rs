@@ -12,14 +12,19 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Receipt {
     /// The agent's incarnation, 32 hexadecimal digits.
+    #[schemars(regex(pattern = "^[0-9a-f]{32}$"))]
     pub epoch: String,
     /// `trade` or `stock`.
+    #[schemars(extend("enum" = ["trade", "stock"]))]
     pub lane: String,
     /// The place in the lane, from 1.
+    #[schemars(range(min = 1))]
     pub seq: u64,
     /// The content digest: BLAKE3 of the document's RFC 8785 form without `traceparent`, 64 hexadecimal digits.
+    #[schemars(regex(pattern = "^[0-9a-f]{64}$"))]
     pub digest: String,
     /// RFC 3339, UTC.
+    #[schemars(extend("format" = "date-time"))]
     pub recorded_at: String,
     /// Whether this document had been recorded before; the receipt is then the first one.
     pub duplicate: bool,
@@ -246,16 +251,20 @@ pub struct DayAnswer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExceptionAnswer {
     /// Stable.
+    #[schemars(regex(pattern = "^ex-[0-9a-f]{16}$"))]
     pub id: String,
     /// `business` or `technical`.
+    #[schemars(extend("enum" = ["business", "technical"]))]
     pub class: String,
     /// What was found.
     pub code: String,
     /// How much it matters: `info`, `warning` or `error`.
+    #[schemars(extend("enum" = ["info", "warning", "error"]))]
     pub severity: String,
     /// The queue of those who deal with it.
     pub owner: String,
     /// `open`, `acknowledged`, `resolved` or `waived`.
+    #[schemars(extend("enum" = ["open", "acknowledged", "resolved", "waived"]))]
     pub state: String,
     /// A sentence for a person.
     pub message: String,
@@ -272,6 +281,7 @@ pub struct ExceptionAnswer {
     /// What ties it to other records.
     pub correlation_id: Option<String>,
     /// RFC 3339.
+    #[schemars(extend("format" = "date-time"))]
     pub first_seen: String,
     /// Seconds since then, by this box's clock.
     pub age_s: u64,

@@ -8,6 +8,7 @@ mod backup;
 mod broker;
 mod captured;
 mod clone;
+mod contract;
 mod crash;
 mod damage;
 mod postgres;

@@ -3,6 +3,8 @@
 //!
 //! Invariant: made of the same tables and types that serve, so that it cannot claim what is not there.
 
+use counterfoil_proto::limits::IDENTIFIER_CHARS_MAX;
+use counterfoil_proto::record::schema::INTEGER_MAX;
 use counterfoil_proto::record::{Kind, json_schema};
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
@@ -10,18 +12,20 @@ use serde_json::{Map, Value, json};
 
 use super::admit::DOCUMENTS_MAX;
 use super::query::{HealthAnswer, Resolution};
-use super::reply::{ManyAnswer, Problem};
+use super::reply::{ManyAnswer, Problem, RETRY_AFTER_S_MAX};
 use super::route::{Call, GUARDED_ANSWERS, ROUTES, Route, Shape};
-use super::submit::{ManyValidations, ValidationAnswer};
+use super::submit::{KINDS, ManyValidations, ValidationAnswer};
 use crate::answer::{DayAnswer, ExceptionAnswer, Receipt, ReceiptAnswer, Status, StockAnswer};
 
 const DESCRIPTION: &str = "The store-edge agent's side for tills. A 200, 201 or 409 to a document means that it is on the disk, synced. \
 Retry the same body on: no answer, 429, 503, 507 and other 5xx (honour Retry-After); those mean that nothing was appended, no answer \
-means that nobody knows, and sending the same again is safe. Do not retry: 400, 401, 403, 409, 413, 415, 422.";
+means that nobody knows, and sending the same again is safe. Do not retry: 400, 401, 403, 409, 413, 415, 422. Every GET takes HEAD as \
+well. What is not HTTP/1.1 gets 400 without a body.";
 
 /// The document.
 pub fn document() -> Value {
-    let settings = SchemaSettings::draft2020_12().with(|settings| {
+    // As they are written: what an answer leaves out when it is empty is not required of it.
+    let settings = SchemaSettings::draft2020_12().for_serialize().with(|settings| {
         settings.definitions_path = "/components/schemas".into();
         settings.meta_schema = None;
     });
@@ -56,18 +60,20 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator, documents: &mut Map<S
     let mut responses = Map::new();
     let guarded = if route.is_guarded() { GUARDED_ANSWERS } else { &[] };
     for (status, shape, description) in route.answers.iter().chain(guarded) {
-        let (content_type, schema) = content(*shape, schemas);
-        let answer = json!({ "description": description, "content": { content_type: { "schema": schema } } });
-        responses.entry(status.to_string()).or_insert(answer);
+        responses.entry(status.to_string()).or_insert_with(|| response(*status, *shape, description, schemas));
     }
+    responses.insert(
+        "431".to_owned(),
+        json!({ "description": "The head of the request is too large; the connection is closed" }),
+    );
     let mut parameters: Vec<Value> = route
         .path
         .split('/')
         .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
-        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": parameter_schema(name) }))
         .collect();
     for (name, required, description) in route.parameters {
-        let schema = json!({ "type": "string" });
+        let schema = parameter_schema(name);
         parameters.push(
             json!({ "name": name, "in": "query", "required": required, "description": description, "schema": schema }),
         );
@@ -79,7 +85,8 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator, documents: &mut Map<S
         }
         if matches!(route.call, Call::Submit(_) | Call::Validate) {
             let description = "With a single document: the same as its `document_id`";
-            let schema = json!({ "type": "string" });
+            let schema =
+                json!({ "type": "string", "minLength": 1, "maxLength": IDENTIFIER_CHARS_MAX, "pattern": "^[!-~]+$" });
             parameters.push(json!({ "name": "Idempotency-Key", "in": "header", "required": false, "description": description, "schema": schema }));
         }
         if !parameters.is_empty() {
@@ -90,6 +97,50 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator, documents: &mut Map<S
         }
     }
     operation
+}
+
+/// An answer with its body and the headers that it always has.
+fn response(status: u16, shape: Shape, description: &str, schemas: &mut SchemaGenerator) -> Value {
+    let (content_type, schema) = content(shape, schemas);
+    let mut headers = Map::new();
+    let mut always = |name: &str, description: &str, schema: Value| {
+        headers.insert(name.to_owned(), json!({ "description": description, "required": true, "schema": schema }));
+    };
+    match status {
+        401 => always("WWW-Authenticate", "What to send", json!({ "type": "string", "pattern": "^Bearer" })),
+        503 | 507 => always(
+            "Retry-After",
+            "Seconds after which to send the same again",
+            json!({ "type": "integer", "minimum": 1, "maximum": RETRY_AFTER_S_MAX }),
+        ),
+        _ => {}
+    }
+    let mut answer = json!({ "description": description, "content": { content_type: { "schema": schema } } });
+    if let Some(answer) = answer.as_object_mut()
+        && !headers.is_empty()
+    {
+        answer.insert("headers".to_owned(), Value::Object(headers));
+    }
+    answer
+}
+
+/// What a parameter of a path or a query may hold, with an example that fits those of the README.
+fn parameter_schema(name: &str) -> Value {
+    match name {
+        "business_day_date" => json!({ "type": "string", "format": "date", "examples": ["2026-11-23"] }),
+        "sequence_number" => json!({ "type": "integer", "minimum": 0, "maximum": INTEGER_MAX, "examples": [1] }),
+        "sequence_epoch" => json!({ "type": "integer", "minimum": 0, "maximum": INTEGER_MAX, "examples": [0] }),
+        "id" => json!({ "type": "string", "pattern": "^ex-[0-9a-f]{16}$" }),
+        "kind" => json!({ "type": "string", "enum": KINDS.map(Kind::name), "default": Kind::TRANSACTION.name() }),
+        "all" => json!({ "type": "boolean", "default": false }),
+        "item_id" => identifier("85123A"),
+        "workstation_id" => identifier("1"),
+        _ => identifier("count-1"),
+    }
+}
+
+fn identifier(example: &str) -> Value {
+    json!({ "type": "string", "minLength": 1, "maxLength": IDENTIFIER_CHARS_MAX, "examples": [example] })
 }
 
 fn operation_id(route: &Route) -> String {

@@ -19,15 +19,20 @@ use crate::answer::{Conflict, Outcome, Receipt, Refused};
 /// What every problem's `type` begins with; a slug follows.
 pub const PROBLEMS: &str = "https://counterfoil.dev/problems/";
 
+/// Seconds that `Retry-After` says at most.
+pub const RETRY_AFTER_S_MAX: u32 = 60;
+
 /// A problem of RFC 9457 (`application/problem+json`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Problem {
     /// Stable; what a program should go by.
     #[serde(rename = "type")]
+    #[schemars(extend("format" = "uri"))]
     pub problem_type: String,
     /// The same for every problem of the type.
     pub title: &'static str,
     /// The status code.
+    #[schemars(range(min = 400, max = 599))]
     pub status: u16,
     /// What to do about it.
     pub detail: Cow<'static, str>,

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{MatchedPath, RawPathParams, Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::middleware::{self, Next};
@@ -113,6 +114,7 @@ impl Route {
 pub const GUARDED_ANSWERS: &[(u16, Shape, &str)] = &[
     (401, Shape::Problem, "A token is needed, or is not known"),
     (403, Shape::Problem, "The Host header names a host that is not allowed"),
+    (500, Shape::Problem, "A fault of the agent; nothing was appended"),
     (
         503,
         Shape::Problem,
@@ -137,7 +139,6 @@ const fn submit(path: &'static str, kind: Kind, summary: &'static str) -> Route 
         (413, Shape::Problem, "The body, the document or their number is too large"),
         (415, Shape::Problem, "Neither application/json nor application/x-ndjson, or compressed"),
         (422, Shape::Problem, "The document lacks an identity or has a wrong type; every fault is listed"),
-        (500, Shape::Problem, "A fault of the agent; nothing was appended"),
         (507, Shape::Problem, "The journal is full, nothing was appended; honour Retry-After and send the same again"),
     ];
     Route { post: true, path, call: Call::Submit(kind), summary, parameters: &[], answers: ANSWERS }
@@ -156,7 +157,7 @@ const fn get(
 const fn change(path: &'static str, change: Change, summary: &'static str) -> Route {
     const ANSWERS: &[(u16, Shape, &str)] = &[
         (200, Shape::Exception, "The exception as it now is; journaled"),
-        (400, Shape::Problem, "The body cannot be read"),
+        (400, Shape::Problem, "The path or the body cannot be read"),
         (404, Shape::Problem, "That exception is not known here"),
         (413, Shape::Problem, "The body is too large"),
         (415, Shape::Problem, "Not application/json"),
@@ -200,7 +201,6 @@ pub const ROUTES: &[Route] = &[
             (400, Shape::Problem, "The request cannot be understood"),
             (413, Shape::Problem, "The body or the number of documents is too large"),
             (415, Shape::Problem, "Neither application/json nor application/x-ndjson, or compressed"),
-            (500, Shape::Problem, "A fault of the agent"),
         ],
     },
     get(
@@ -210,6 +210,7 @@ pub const ROUTES: &[Route] = &[
         &[],
         &[
             (200, Shape::Stock, "On hand, reserved, available, and as of where"),
+            (400, Shape::Problem, "The path cannot be understood"),
             (404, Shape::Problem, "No record names that item"),
         ],
     ),
@@ -349,8 +350,15 @@ pub fn router(api: Api) -> Router {
         .with_state(api)
 }
 
-async fn answer(call: Call, State(api): State<Arc<Api>>, params: RawPathParams, request: Request) -> Response {
+/// The parameters of a path, percent-decoded.
+type Params = Result<RawPathParams, RawPathParamsRejection>;
+
+async fn answer(call: Call, State(api): State<Arc<Api>>, params: Params, request: Request) -> Response {
     let (parts, body) = request.into_parts();
+    let Ok(params) = params else {
+        discard_unasked(&parts.headers, body).await;
+        return problems::BAD_REQUEST.detail("The path is not percent-encoded UTF-8").into_response();
+    };
     let Some(peer) = parts.extensions.get::<Peer>().cloned() else {
         return problems::FAULT_OF_OURS.detail("The request lost its connection").into_response();
     };

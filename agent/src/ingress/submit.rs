@@ -27,7 +27,7 @@ use crate::answer::{Forecast, Refused};
 const JUDGED_HERE_BYTES_MAX: usize = 32 * 1024;
 
 /// The kinds that tills may send, and what `/v1/validate` calls them.
-const KINDS: [Kind; 5] =
+pub const KINDS: [Kind; 5] =
     [Kind::TRANSACTION, Kind::STOCK_MOVEMENT, Kind::FULFILLMENT_UPDATE, Kind::TENDER_CONTROL, Kind::DAY_CLOSE];
 
 /// The documents of a body.
@@ -131,7 +131,10 @@ pub(super) async fn validate(api: &Api, asked: Asked) -> Result<Response, Proble
     let kind = query::parameters(&asked.uri, &["kind"]).and_then(|parameters| {
         let name = parameters.get("kind").map_or("transaction", String::as_str);
         let kind = KINDS.into_iter().find(|kind| kind.name() == Some(name));
-        kind.ok_or_else(|| problems::BAD_REQUEST.detail("`kind` must be transaction, stock_movement or day_close"))
+        kind.ok_or_else(|| {
+            problems::BAD_REQUEST
+                .detail("`kind` must be transaction, stock_movement, fulfillment_update, tender_control or day_close")
+        })
     });
     let kind = match kind {
         Ok(kind) => kind,

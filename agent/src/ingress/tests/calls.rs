@@ -256,6 +256,13 @@ async fn metrics_name_every_family_with_help_and_type() {
 }
 
 #[tokio::test]
+async fn a_path_that_is_no_text_is_a_problem_like_any_other() {
+    let served = serve_with_owner(config()).await;
+    served.get("/v1/stock/%ff").await.is_problem(400, "bad-request");
+    served.post("/v1/exceptions/%ff/resolve", "{}").await.is_problem(400, "bad-request");
+}
+
+#[tokio::test]
 async fn the_description_lists_each_call_and_every_reference_leads_somewhere() {
     let served = serve_with_owner(config()).await;
     let document = served.get("/openapi.json").await.json();
