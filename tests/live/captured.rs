@@ -41,7 +41,7 @@ impl Peer {
 }
 
 /// What went up, in order.
-async fn capture(broker: &Broker) -> tokio::task::JoinHandle<Vec<(String, Vec<u8>)>> {
+pub(crate) async fn capture(broker: &Broker) -> tokio::task::JoinHandle<Vec<(String, Vec<u8>)>> {
     let mut peer = Peer::new(broker, "listener");
     for topic in [UP, "end"] {
         peer.client.subscribe(topic, QoS::AtLeastOnce).await.unwrap();
@@ -64,7 +64,7 @@ async fn capture(broker: &Broker) -> tokio::task::JoinHandle<Vec<(String, Vec<u8
 }
 
 /// Publishes messages in order; each is confirmed before the next.
-async fn play(broker: &Broker, messages: &[(String, Vec<u8>)]) {
+pub(crate) async fn play(broker: &Broker, messages: &[(String, Vec<u8>)]) {
     let mut peer = Peer::new(broker, "player");
     for (topic, payload) in messages {
         peer.client.publish(topic, QoS::AtLeastOnce, false, payload.clone()).await.unwrap();

@@ -6,6 +6,7 @@
 
 mod backup;
 mod broker;
+mod canary;
 mod captured;
 mod clone;
 mod contract;

@@ -27,16 +27,21 @@ impl Stage {
 
     /// The same, `more` added to the agent's configuration.
     pub(crate) async fn with_agent(more: &str) -> Self {
+        Self::with(more, "").await
+    }
+
+    /// The same, something added to each configuration.
+    pub(crate) async fn with(more_of_agent: &str, more_of_hub: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let broker = Broker::plain().await;
         let mut postgres = Postgres::new().await;
         let ledger = postgres.create_database("ledger").await;
         assert!(postgres.process().is_some());
         let mqtt = Mqtt { url: broker.url(), identity: None };
-        let mut hub = Hub::new(&directory.path().join("hub"), "hub1", &mqtt, &ledger, "");
+        let mut hub = Hub::new(&directory.path().join("hub"), "hub1", &mqtt, &ledger, more_of_hub);
         hub.start();
         hub.ready().await;
-        let mut agent = Agent::new(&directory.path().join("agent"), "0042", "box1", &mqtt, more);
+        let mut agent = Agent::new(&directory.path().join("agent"), "0042", "box1", &mqtt, more_of_agent);
         agent.start();
         agent.ready().await;
         Self { agent, hub, postgres, broker, directory }

@@ -55,6 +55,11 @@ pub(crate) fn gtins_of(root: &Node<'_>) -> Vec<String> {
     gtins
 }
 
+/// `text` with all but the last four digits of each card number masked: for remarks of people, which belong to no document.
+pub fn without_cards(text: String, mask_13_digits: bool) -> String {
+    CardRule { mask_13_digits, gtins: Vec::new() }.masked(&text).unwrap_or(text)
+}
+
 impl CardRule {
     /// Whether `text` holds a card number.
     pub(crate) fn finds(&self, text: &str, place: Place) -> bool {
