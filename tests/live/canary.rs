@@ -41,15 +41,15 @@ fn base64(bytes: &[u8]) -> String {
     let mut text = String::new();
     for group in bytes.chunks(3) {
         let bits =
-            group.iter().chain([0; 3].iter()).take(3).fold(0, |bits: usize, byte| bits << 8 | usize::from(*byte));
-        text.extend((0..=group.len()).map(|place| char::from(ALPHABET[bits >> (18 - 6 * place) & 63])));
+            group.iter().chain([0; 3].iter()).take(3).fold(0, |bits: usize, byte| (bits << 8) | usize::from(*byte));
+        text.extend((0..=group.len()).map(|place| char::from(ALPHABET[(bits >> (18 - 6 * place)) & 63])));
     }
     text
 }
 
 /// The forms in which `digits` may stand somewhere.
 fn forms(digits: &str) -> Vec<Vec<u8>> {
-    let hex: String = digits.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = digits.chars().flat_map(|digit| ['3', digit]).collect();
     let number: u64 = digits.parse().unwrap();
     let mut forms = vec![digits.to_owned(), grouped(digits, " "), grouped(digits, "-"), hex, format!("{number:x}")];
     // Whatever stands before it, at one of three offsets the inner characters are these.
@@ -88,7 +88,9 @@ impl Kept {
     fn places(&self, digits: &str) -> Vec<&str> {
         let forms = forms(digits);
         let mut begins = [false; 256];
-        forms.iter().for_each(|form| begins[usize::from(form[0])] = true);
+        for form in &forms {
+            begins[usize::from(form[0])] = true;
+        }
         let holds = |bytes: &[u8]| {
             let mut starts = bytes.iter().enumerate().filter(|(_, byte)| begins[usize::from(**byte)]);
             starts.any(|(start, _)| forms.iter().any(|form| bytes[start..].starts_with(form)))
@@ -231,7 +233,9 @@ async fn no_card_number_is_found_anywhere() {
         let decompress = |bytes: &[u8], length: usize| zstd::bulk::decompress(bytes, length).ok();
         if let Ok(batch) = decode_batch(&payload, decompress) {
             batches += 1;
-            batch.records.into_iter().for_each(|record| kept.add(format!("a record of {topic}"), record));
+            for record in batch.records {
+                kept.add(format!("a record of {topic}"), record);
+            }
         }
         kept.add(topic, payload);
     }
