@@ -31,6 +31,7 @@ use crate::receiver::Counters;
 use crate::run::stopped;
 
 mod answers;
+mod lookup;
 mod metrics;
 mod problem;
 mod reconciliation;
@@ -139,6 +140,7 @@ fn router(sources: Arc<Sources>) -> Router {
         .route("/v1/stores", get(stores))
         .route("/v1/stores/{store}", get(store))
         .route("/v1/records", get(records::get))
+        .route("/v1/lookup", get(lookup::get))
         .route("/v1/totals", get(totals::get))
         .route("/v1/reconciliation", get(reconciliation::get))
         .route("/v1/exceptions", get(exceptions))
@@ -202,7 +204,7 @@ async fn index(State(sources): State<Arc<Sources>>) -> Answer {
     let gauges = sources.ledger.gauges().await?;
     let text = format!(
         "Counterfoil hub {}\n\nagents    {} ({} online)\nrecords   {} stored, {} with a position, {} known of but not here\n\
-         doubled   {} duplicates, {} forks\nexceptions {} open\n\nGET /v1/stores /v1/records /v1/totals?store=&business_day= /v1/reconciliation?store=&business_day= \
+         doubled   {} duplicates, {} forks\nexceptions {} open\n\nGET /v1/stores /v1/records /v1/lookup?receipt=|order=|trace=|document_id= /v1/totals?store=&business_day= /v1/reconciliation?store=&business_day= \
          /v1/exceptions /v1/stock?store= /metrics /healthz /readyz\n",
         env!("CARGO_PKG_VERSION"),
         gauges.agents,

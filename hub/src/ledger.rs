@@ -19,6 +19,7 @@ use counterfoil_proto::message::{Batch, Hello, Mark, Positions, Presence};
 mod days;
 mod desk;
 mod intake;
+mod lookup;
 pub mod postgres;
 mod posting;
 mod read;
@@ -27,6 +28,7 @@ pub mod sql;
 pub mod sqlite;
 #[cfg(test)]
 mod tests;
+mod ties;
 mod view;
 mod watch;
 
@@ -36,8 +38,8 @@ pub(crate) use tests::postgres_url;
 pub use desk::read_copy;
 pub use sql::{Database, Work};
 pub use view::{
-    AgentView, Cursor, DayDocument, DayView, EntryView, ExceptionFilter, ExceptionView, Gauges, LaneView, PageQuery,
-    RecordsPage, StockView, TillNumbers, TotalsRow,
+    AgentView, By, Cursor, DayDocument, DayView, EntryView, ExceptionFilter, ExceptionView, Gauges, LaneView, Lookup,
+    LookupQuery, PageQuery, RecordsPage, StockView, TillNumbers, TotalsRow,
 };
 pub use watch::Beat;
 
@@ -207,6 +209,8 @@ pub trait Ledger: Debug + Send + Sync {
     fn stores<'a>(&'a self, store_id: Option<&'a str>) -> Work<'a, Vec<AgentView>>;
     /// Records by position.
     fn records<'a>(&'a self, query: &'a PageQuery) -> Work<'a, RecordsPage>;
+    /// Records by what they are known as, with the exceptions about them.
+    fn lookup<'a>(&'a self, query: &'a LookupQuery) -> Work<'a, Lookup>;
     /// Totals of a store and a business day.
     fn totals<'a>(&'a self, store_id: &'a str, business_day: &'a str) -> Work<'a, Vec<TotalsRow>>;
     /// What a store's day is reconciled from.

@@ -19,6 +19,7 @@ pub mod env;
 pub mod error;
 pub mod ledger;
 pub mod mqtt;
+pub mod naming;
 pub mod posting;
 pub mod receiver;
 pub mod reconcile;

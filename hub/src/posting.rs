@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use counterfoil_proto::id::{Digest, RecordKey, Source};
 use counterfoil_proto::record::facts::{
-    DayCloseFacts, Facts, TransactionFacts, TransactionStatus, TransactionType, facts,
+    DayCloseFacts, Facts, TransactionFacts, TransactionStatus, TransactionType, facts_and_ties,
 };
 use counterfoil_proto::record::{Kind, Record, RecordError, flag};
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::env;
 use crate::ledger::{Ledger, LedgerError, PostingBounds};
+use crate::naming::{self, Named};
 use crate::reconcile::{ByCurrency, Sums};
 
 /// Records in one posting transaction: enough to spread the cost of a commit, little enough to be visible soon.
@@ -130,6 +131,8 @@ pub struct Reading {
     pub raised: Vec<Raised>,
     /// What it changes of an exception.
     pub change: Option<Change>,
+    /// What it is found by beside its identity, and what it reverses.
+    pub named: Named,
 }
 
 /// Where a line of the totals belongs.
@@ -206,7 +209,11 @@ pub fn read(stored: &Stored, opaque: bool) -> Reading {
     if record.kind == Kind::EXCEPTION_CHANGE {
         reading.change = change(&record.document);
     }
-    match facts(record.kind, envelope, &record.document) {
+    let found = facts_and_ties(record.kind, envelope, &record.document).map(|(facts, ties)| {
+        reading.named = Named::read(stored, envelope, ties);
+        facts
+    });
+    match found {
         Ok(Facts::Transaction(facts)) if in_range(&facts) => reading.transaction = Some(facts),
         Ok(Facts::Transaction(_)) => {
             let detail = "an amount is out of any range".to_owned();
@@ -225,18 +232,8 @@ fn unreadable(stored: &Stored, code: &str, why: &str) -> Reading {
 }
 
 fn claim(source: &Source, identity: &str, content: Digest) -> Claim {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(b"identity\0");
-    hasher.update(source.store_id.as_str().as_bytes());
-    hasher.update(b"\0");
-    hasher.update(identity.as_bytes());
-    Claim { key: half(*hasher.finalize().as_bytes()), content: half(content.0) }
-}
-
-fn half(bytes: [u8; 32]) -> [u8; 16] {
-    let mut first = [0; 16];
-    first.copy_from_slice(&bytes[..16]);
-    first
+    let key = naming::identity(source.store_id.as_str(), identity);
+    Claim { key, content: naming::half(content.0) }
 }
 
 fn in_range(facts: &TransactionFacts) -> bool {
@@ -370,6 +367,11 @@ pub struct TillNumber {
 }
 
 impl Reading {
+    /// Whether it is a transaction that is the first of its identity.
+    pub fn is_effective(&self, standing: Standing) -> bool {
+        self.transaction.is_some() && standing == Standing::First && !self.conflict
+    }
+
     /// What a person would ask for of its day.
     pub fn day_note(&self, standing: Standing) -> Option<DayNote> {
         let is_conflict = self.conflict || matches!(standing, Standing::Conflict(_));

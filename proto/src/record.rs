@@ -306,6 +306,7 @@ mod read;
 pub mod schema;
 mod stock_movement;
 mod tender_control;
+pub mod ties;
 pub mod transaction;
 mod unit;
 mod when;

@@ -35,8 +35,9 @@ pub(super) struct RecordsQuery {
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
-    position: u64,
+pub(super) struct Line<'a> {
+    /// `null` where it has none yet, which a lookup alone shows.
+    position: Option<u64>,
     store_id: &'a str,
     agent_id: &'a str,
     epoch: String,
@@ -63,6 +64,15 @@ struct Line<'a> {
     conflicts_with: Option<u64>,
     #[serde(skip_serializing_if = "is_false")]
     fork: bool,
+    /// `post_voided` where a later transaction reverses this one, which was finished.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'static str>,
+    /// The position of the void that reverses this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    voided_by: Option<u64>,
+    /// The position of the transaction that this one reverses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    voids: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     document: Option<Box<RawValue>>,
     /// The stored bytes in hexadecimal digits, where there is no document to show.
@@ -134,7 +144,7 @@ async fn restart(sources: &Sources, error: LedgerError) -> Problem {
     problem
 }
 
-fn line(entry: &EntryView) -> Line<'_> {
+pub(super) fn line(entry: &EntryView) -> Line<'_> {
     let head = RecordHeader::read(&entry.bytes).ok().map(|(head, _)| head);
     let record = Record::decode(&entry.bytes).ok();
     let document = record.as_ref().and_then(|record| one_line(&record.document));
@@ -145,7 +155,7 @@ fn line(entry: &EntryView) -> Line<'_> {
         |head| head.kind.name().map_or_else(|| head.kind.0.to_string(), str::to_owned),
     );
     Line {
-        position: entry.position,
+        position: (entry.position > 0).then_some(entry.position),
         store_id: entry.source.store_id.as_str(),
         agent_id: entry.source.agent_id.as_str(),
         epoch: entry.key.epoch.to_string(),
@@ -165,6 +175,9 @@ fn line(entry: &EntryView) -> Line<'_> {
         conflict: entry.conflicts_with.is_some(),
         conflicts_with: entry.conflicts_with.flatten(),
         fork: entry.is_fork,
+        status: entry.voided_by.map(|_| "post_voided"),
+        voided_by: entry.voided_by,
+        voids: entry.voids,
         document,
         raw,
     }

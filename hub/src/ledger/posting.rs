@@ -12,7 +12,7 @@ use counterfoil_proto::record::flag;
 
 use super::intake::raise;
 use super::sql::{Form, Role, Row, Table, Transaction, Value};
-use super::{LedgerError, Posted, PostingBounds, SqlLedger, days, watch};
+use super::{LedgerError, Posted, PostingBounds, SqlLedger, days, ties};
 use crate::env;
 use crate::posting::{self, Change, Raised, Reading, Standing, Stored, Totals};
 
@@ -31,7 +31,6 @@ const IDENTITIES: Table =
 const MARKS: Table =
     Table { name: "marks", columns: &[("position", Form::Long), ("mark", Form::Short), ("other", Form::Long)] };
 
-const LOCK: &str = "SELECT next_position FROM poster WHERE one = 1 FOR UPDATE SKIP LOCKED";
 /// Lanes that one chunk looks at; where there are as many, more may wait.
 const LANES_MAX: usize = 256;
 /// Lanes with something to post: money before goods, older epochs first (an agent names them in their order).
@@ -62,6 +61,8 @@ pub(super) mod mark {
     pub(in crate::ledger) const DUPLICATE: i64 = 1;
     pub(in crate::ledger) const CONFLICT: i64 = 2;
     pub(in crate::ledger) const UNREADABLE: i64 = 4;
+    pub(in crate::ledger) const VOIDS: i64 = 8;
+    pub(in crate::ledger) const VOIDED: i64 = 16;
 }
 
 /// What a chunk takes: the records, late ones first, and how far each lane is posted with them.
@@ -81,17 +82,20 @@ struct Effects {
     raised: Vec<Raised>,
     changes: Vec<Change>,
     days: days::Days,
+    ties: ties::Ties,
 }
 
 impl SqlLedger {
     pub(super) async fn post_chunk(&self, bounds: PostingBounds) -> Result<Posted, LedgerError> {
         let mut tx = self.database.begin(Role::Posting).await?;
-        let Some(row) = watch::first(tx.query(LOCK, vec![]).await?) else {
+        let Some((first_position, tied)) = ties::lock(&mut *tx).await? else {
             tx.rollback().await?;
             let last_position = self.last_position().await?;
             return Ok(Posted { last_position, elsewhere: true, ..Posted::default() });
         };
-        let first_position = row.read().count()?;
+        if tied < first_position {
+            return self.tie_again(tx, tied, first_position, bounds).await;
+        }
         let chunk = fetch(&mut *tx, bounds).await?;
         let last_position = first_position.saturating_sub(1);
         if chunk.records.is_empty() && chunk.posted.is_empty() {
@@ -107,15 +111,13 @@ impl SqlLedger {
         });
         let (records, readings) = looked_at.await.ok_or(LedgerError::Shape)?;
         if planted::is(Bug::PositionBelow) {
-            let next = vec![Value::from(first_position.saturating_add(count))];
-            tx.execute_many("UPDATE poster SET next_position = $1 WHERE one = 1", vec![next]).await?;
+            ties::advance(&mut *tx, first_position.saturating_add(count)).await?;
             tx.commit().await?;
             tx = self.database.begin(Role::Posting).await?;
         }
         let effects = settle_identities(&mut *tx, first_position, &records, readings).await?;
         write(&mut *tx, first_position, &records, late, posted, effects).await?;
-        let next = vec![Value::from(first_position.saturating_add(count))];
-        tx.execute_many("UPDATE poster SET next_position = $1 WHERE one = 1", vec![next]).await?;
+        ties::advance(&mut *tx, first_position.saturating_add(count)).await?;
         let settled = self.watch.settle(&mut *tx, Role::Posting).await?;
         self.watch.commit(tx, settled).await?;
         Ok(Posted { records: count, last_position: last_position.saturating_add(count), more, elsewhere: false })
@@ -241,6 +243,7 @@ async fn settle_identities(
         }
         posting::fold(&mut effects.totals, record.source.store_id.as_str(), &reading, standing);
         effects.days.take(record, position, &reading, standing);
+        effects.ties.take(record, position, &reading, standing);
         effects.raised.extend(reading.raised);
         effects.changes.extend(reading.change);
         position = position.saturating_add(1);
@@ -275,6 +278,7 @@ async fn write(
     });
     tx.execute_many(ADD_TOTAL, totals.collect()).await?;
     effects.days.write(tx).await?;
+    effects.ties.write(tx).await?;
     raise(tx, &effects.raised).await?;
     let now = env::wall().0;
     let changes = effects

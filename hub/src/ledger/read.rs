@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use counterfoil_proto::id::{Digest, Epoch, Lane, RecordKey, Seq, SessionId, Source};
 
 use super::posting::{mark, read_lane, read_source};
-use super::sql::RowReader;
+use super::sql::{Row, RowReader};
 use super::{
     AgentView, Cursor, EntryView, ExceptionFilter, ExceptionView, Gauges, LaneView, LedgerError, PageQuery,
     RecordsPage, SqlLedger, StockView, TotalsRow, watch,
@@ -43,6 +43,9 @@ const RUNS: &str = "SELECT r.stream, s.store_id, s.agent_id, s.epoch, s.lane, r.
 const RUN_AT: &str = "SELECT r.stream, s.store_id, s.agent_id, s.epoch, s.lane, r.first_position, r.positions, r.first_seq, r.fork \
     FROM runs r JOIN streams s ON s.stream = r.stream WHERE r.first_position <= $1 ORDER BY r.first_position DESC LIMIT 1";
 
+pub(super) const RECORD: &str =
+    "SELECT digest, received_at, bytes FROM records WHERE stream = $1 AND seq = $2 AND fork = $3";
+
 fn read_run(mut row: RowReader) -> Result<Run, LedgerError> {
     let (stream, source, epoch, lane) = read_lane(&mut row)?;
     Ok(Run {
@@ -54,6 +57,72 @@ fn read_run(mut row: RowReader) -> Result<Run, LedgerError> {
         count: row.count()?,
         first_seq: row.count()?,
         fork: row.int()?,
+    })
+}
+
+fn apply_marks(entries: &mut [EntryView], rows: Vec<Row>) -> Result<(), LedgerError> {
+    let mut by_position: BTreeMap<u64, &mut EntryView> =
+        entries.iter_mut().map(|entry| (entry.position, entry)).collect();
+    for row in rows {
+        let mut row = row.read();
+        let (position, what, other) = (row.count()?, row.int()?, row.int_or_null()?);
+        let other = other.and_then(|other| u64::try_from(other).ok());
+        let Some(entry) = by_position.get_mut(&position) else { continue };
+        match what {
+            mark::DUPLICATE => entry.duplicate_of = other,
+            mark::CONFLICT => entry.conflicts_with = Some(other),
+            mark::UNREADABLE => entry.is_unreadable = true,
+            mark::VOIDS => entry.voids = other,
+            mark::VOIDED => entry.voided_by = other,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn read_entry(
+    row: &mut RowReader,
+    position: u64,
+    source: Source,
+    key: RecordKey,
+    fork: i64,
+) -> Result<EntryView, LedgerError> {
+    Ok(EntryView {
+        position,
+        source,
+        key,
+        record_digest: Digest(row.array()?),
+        received_at: row.int()?,
+        bytes: row.bytes()?,
+        duplicate_of: None,
+        conflicts_with: None,
+        is_fork: fork > 0,
+        is_unreadable: false,
+        voids: None,
+        voided_by: None,
+    })
+}
+
+pub(super) fn read_exception(row: Row) -> Result<ExceptionView, LedgerError> {
+    let mut row = row.read();
+    Ok(ExceptionView {
+        id: row.text()?,
+        store_id: row.text()?,
+        agent_id: row.text()?,
+        code: row.text()?,
+        state: row.text()?,
+        opened_at: row.int()?,
+        changed_at: row.int()?,
+        times: row.count()?,
+        key: RecordKey {
+            epoch: Epoch(row.array()?),
+            lane: u8::try_from(row.int()?).ok().and_then(Lane::from_code).ok_or(LedgerError::Shape)?,
+            seq: Seq(row.count()?),
+        },
+        pointer: row.text()?,
+        detail: row.text()?,
+        changed_by: row.text_or_null()?,
+        reason: row.text_or_null()?,
     })
 }
 
@@ -175,51 +244,50 @@ impl SqlLedger {
                 }
                 let mut row = row.read();
                 let seq = row.count()?;
-                let (record_digest, received_at, stored) = (Digest(row.array()?), row.int()?, row.bytes()?);
                 let position = run.first_position.saturating_add(seq.saturating_sub(run.first_seq));
+                let key = RecordKey { epoch: run.epoch, lane: run.lane, seq: Seq(seq) };
+                let entry = read_entry(&mut row, position, run.source.clone(), key, run.fork)?;
                 *reached = position;
-                let kind = stored.first_chunk().map(|kind| u16::from_le_bytes(*kind));
+                let kind = entry.bytes.first_chunk().map(|kind| u16::from_le_bytes(*kind));
                 if query.kind.is_some_and(|wanted| kind != Some(wanted)) {
                     continue;
                 }
-                *bytes = bytes.saturating_add(stored.len());
-                entries.push(EntryView {
-                    position,
-                    source: run.source.clone(),
-                    key: RecordKey { epoch: run.epoch, lane: run.lane, seq: Seq(seq) },
-                    record_digest,
-                    received_at,
-                    bytes: stored,
-                    duplicate_of: None,
-                    conflicts_with: None,
-                    is_fork: run.fork > 0,
-                    is_unreadable: false,
-                });
+                *bytes = bytes.saturating_add(entry.bytes.len());
+                entries.push(entry);
             }
             next = slice.saturating_add(1);
         }
         Ok(entries.len() >= query.limit || *bytes >= PAGE_BYTES_MAX)
     }
 
+    /// The records at positions, in their order, with what is said of them.
+    pub(super) async fn entries_at(&self, positions: &[u64]) -> Result<Vec<EntryView>, LedgerError> {
+        let at = positions.iter().map(|position| vec![(*position).into()]).collect();
+        let (mut found, mut wanted) = (Vec::new(), Vec::new());
+        for (position, rows) in positions.iter().zip(self.database.read_many(RUN_AT, at).await?) {
+            let run = read_run(watch::first(rows).ok_or(LedgerError::Shape)?.read())?;
+            let seq = run.first_seq.saturating_add(position.saturating_sub(run.first_position));
+            wanted.push(vec![run.stream.into(), seq.into(), run.fork.into()]);
+            found.push((*position, run, Seq(seq)));
+        }
+        let mut entries = Vec::new();
+        for ((position, run, seq), rows) in found.into_iter().zip(self.database.read_many(RECORD, wanted).await?) {
+            let mut row = watch::first(rows).ok_or(LedgerError::Shape)?.read();
+            let key = RecordKey { epoch: run.epoch, lane: run.lane, seq };
+            entries.push(read_entry(&mut row, position, run.source, key, run.fork)?);
+        }
+        let marks = "SELECT position, mark, other FROM marks WHERE position = $1";
+        let at = positions.iter().map(|position| vec![(*position).into()]).collect();
+        let rows = self.database.read_many(marks, at).await?.into_iter().flatten().collect();
+        apply_marks(&mut entries, rows)?;
+        Ok(entries)
+    }
+
     async fn add_marks(&self, entries: &mut [EntryView]) -> Result<(), LedgerError> {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(()) };
         let sql = "SELECT position, mark, other FROM marks WHERE position BETWEEN $1 AND $2";
         let rows = self.database.read(sql, vec![first.position.into(), last.position.into()]).await?;
-        let mut by_position: BTreeMap<u64, &mut EntryView> =
-            entries.iter_mut().map(|entry| (entry.position, entry)).collect();
-        for row in rows {
-            let mut row = row.read();
-            let (position, what, other) = (row.count()?, row.int()?, row.int_or_null()?);
-            let other = other.and_then(|other| u64::try_from(other).ok());
-            let Some(entry) = by_position.get_mut(&position) else { continue };
-            match what {
-                mark::DUPLICATE => entry.duplicate_of = other,
-                mark::CONFLICT => entry.conflicts_with = Some(other),
-                mark::UNREADABLE => entry.is_unreadable = true,
-                _ => {}
-            }
-        }
-        Ok(())
+        apply_marks(entries, rows)
     }
 
     pub(super) async fn view_stores(&self, store_id: Option<&str>) -> Result<Vec<AgentView>, LedgerError> {
@@ -318,30 +386,7 @@ impl SqlLedger {
             limit.into(),
         ];
         let rows = self.database.read(sql, params).await?;
-        rows.into_iter()
-            .map(|row| {
-                let mut row = row.read();
-                Ok(ExceptionView {
-                    id: row.text()?,
-                    store_id: row.text()?,
-                    agent_id: row.text()?,
-                    code: row.text()?,
-                    state: row.text()?,
-                    opened_at: row.int()?,
-                    changed_at: row.int()?,
-                    times: row.count()?,
-                    key: RecordKey {
-                        epoch: Epoch(row.array()?),
-                        lane: u8::try_from(row.int()?).ok().and_then(Lane::from_code).ok_or(LedgerError::Shape)?,
-                        seq: Seq(row.count()?),
-                    },
-                    pointer: row.text()?,
-                    detail: row.text()?,
-                    changed_by: row.text_or_null()?,
-                    reason: row.text_or_null()?,
-                })
-            })
-            .collect()
+        rows.into_iter().map(read_exception).collect()
     }
 
     pub(super) async fn view_stock(&self, store_id: &str) -> Result<Vec<StockView>, LedgerError> {

@@ -30,7 +30,7 @@ impl Words {
 }
 
 /// The migrations, from version 1 on.
-pub const MIGRATIONS: &[&str] = &[V1, V2];
+pub const MIGRATIONS: &[&str] = &[V1, V2, V3];
 
 const V1: &str = "
 -- One row: what this ledger is, since when it may not have gone back.
@@ -233,4 +233,29 @@ CREATE TABLE till_numbers (
     runs {bytes} NOT NULL,
     PRIMARY KEY (store_id, business_day, workstation_id, sequence_epoch)
 ) {hot};
+";
+
+const V3: &str = "
+-- How far records have their names and lines in the tables below; what was posted before there were any is read again, in the order of positions.
+ALTER TABLE poster ADD COLUMN tied_position BIGINT NOT NULL DEFAULT 1;
+
+-- What a record is asked for by, beside its identity: hashes of orders, receipts that it names, correlation and trace ids that a till stated.
+CREATE TABLE names (
+    name {id} NOT NULL,
+    position BIGINT NOT NULL,
+    stream INTEGER NOT NULL,
+    PRIMARY KEY (name, position)
+) {clustered};
+
+-- Voids whose receipt has not come; the key is its identity's.
+CREATE TABLE voids_waiting (
+    key {id} NOT NULL,
+    position BIGINT NOT NULL,
+    PRIMARY KEY (key, position)
+) {clustered};
+
+-- marks 8: voids another position, 16: was voided by another position.
+CREATE INDEX marks_of_other ON marks (other);
+CREATE INDEX streams_of_epoch ON streams (epoch);
+CREATE INDEX exceptions_of_record ON exceptions (epoch, lane, seq);
 ";

@@ -12,11 +12,13 @@ use counterfoil_proto::message::{BatchHead, Codec, EpochHeads, Gone, GoneReason,
 use counterfoil_proto::record::{Context, Envelope, Flag, Kind, Record, flag, prepare};
 use counterfoil_proto::time::{ClockQuality, WallTime};
 
+use super::sql::Role;
 use super::*;
 
 mod database;
 mod days;
 mod edges;
+mod lookup;
 mod races;
 
 pub(crate) use database::postgres_url;

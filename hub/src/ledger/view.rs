@@ -81,6 +81,45 @@ pub struct EntryView {
     pub is_fork: bool,
     /// Whether it could not be read.
     pub is_unreadable: bool,
+    /// The position of the transaction that this one reverses.
+    pub voids: Option<u64>,
+    /// The position of the transaction that reverses this one.
+    pub voided_by: Option<u64>,
+}
+
+/// What records are asked for by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The identity in its store, or what a receipt is known as beside it.
+    Identity(String),
+    /// The order.
+    Order(String),
+    /// The correlation id, trace context or trace id.
+    Trace(String),
+}
+
+/// Which records.
+#[derive(Clone, Debug)]
+pub struct LookupQuery {
+    /// What they are known as.
+    pub by: By,
+    /// Of one store.
+    pub store_id: Option<String>,
+    /// After this position.
+    pub after: u64,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Records that are known as something, and the exceptions about them.
+#[derive(Clone, Debug, Default)]
+pub struct Lookup {
+    /// In the order of their positions; what has none yet has 0 here, and comes last.
+    pub entries: Vec<EntryView>,
+    /// Oldest first.
+    pub exceptions: Vec<ExceptionView>,
+    /// Whether there are more.
+    pub more: bool,
 }
 
 /// Records, and where to go on.

@@ -13,6 +13,7 @@ use super::json::{self, Node};
 use super::read::Fields;
 use super::stock_movement::StockMovement;
 use super::tender_control::TenderControl;
+use super::ties::Ties;
 use super::transaction::fold::Transaction;
 use super::{Envelope, Kind, day_close, schema};
 use crate::time::WallTime;
@@ -346,14 +347,37 @@ pub enum FactsError {
 ///
 /// A record with [`Envelope::conflicts_with`] gives facts too; its reader sees to it that they move neither stock nor totals.
 pub fn facts(kind: Kind, envelope: &Envelope, document: &[u8]) -> Result<Facts, FactsError> {
+    read_stored(kind, document, Facts::None, |root| read(kind, root, envelope, &mut |_| ()))
+}
+
+/// The same together with what the document is tied to, read once.
+pub fn facts_and_ties(kind: Kind, envelope: &Envelope, document: &[u8]) -> Result<(Facts, Ties), FactsError> {
+    read_stored(kind, document, (Facts::None, Ties::default()), |root| {
+        let mut ties = Ties::read(root);
+        let facts = read(kind, root, envelope, &mut |typed| {
+            if let Typed::Transaction(transaction) = typed {
+                ties.is_void = transaction.is_void();
+                ties.goods = transaction.goods();
+            }
+        })?;
+        Ok((facts, ties))
+    })
+}
+
+fn read_stored<T>(
+    kind: Kind,
+    document: &[u8],
+    none: T,
+    read: impl FnOnce(Fields<'_>) -> Result<T, FactsError>,
+) -> Result<T, FactsError> {
     if schema::table_of(kind).is_none() {
-        return Ok(Facts::None);
+        return Ok(none);
     }
     let root = json::parse(document).map_err(|_| FactsError::Unreadable)?;
     if !matches!(root, Node::Object(_)) {
         return Err(FactsError::Unreadable);
     }
-    read(kind, Fields(&root), envelope, &mut |_| ())
+    read(Fields(&root))
 }
 
 /// How much of an item a stored transaction had sold, for returns that name it: voided lines are in no sum, and a transaction that

@@ -9,6 +9,8 @@ pub(crate) mod fold;
 mod returns;
 mod rules;
 
+pub(crate) use returns::identity_of_link;
+
 /// Modifiers of one line; more are refused.
 pub const MODIFIERS_MAX: usize = 64;
 

@@ -25,6 +25,24 @@ impl Place {
         SqlLedger::open(self.database(), safe_when).await.unwrap()
     }
 
+    /// Statements that make a ledger of this version one of version 2.
+    pub(crate) fn undo(&self) -> Vec<&'static str> {
+        let mut undo = vec![
+            "DROP TABLE names",
+            "DROP TABLE voids_waiting",
+            "DROP INDEX marks_of_other",
+            "DROP INDEX streams_of_epoch",
+            "DROP INDEX exceptions_of_record",
+            "ALTER TABLE poster DROP COLUMN tied_position",
+            "DELETE FROM marks WHERE mark IN (8, 16)",
+        ];
+        undo.push(match self {
+            Self::File(_) => "PRAGMA user_version = 2",
+            Self::Server(_) => "UPDATE ledger_schema SET version = 2",
+        });
+        undo
+    }
+
     pub(crate) fn database(&self) -> Box<dyn Database> {
         match self {
             Self::File(directory) => Box::new(Sqlite::open(&directory.path().join("hub.db")).unwrap()),

@@ -11,6 +11,7 @@ use rust_decimal::Decimal;
 use super::fold::{Line, LineKind, Transaction};
 use crate::record::facts::{ReturnLine, TransactionType};
 use crate::record::read::Fields;
+use crate::record::ties::GoodsLine;
 use crate::record::{identity_of_document, identity_of_transaction, unit};
 
 impl Transaction<'_> {
@@ -21,6 +22,25 @@ impl Transaction<'_> {
         }
         let lines = self.lines.iter().enumerate().filter(|(_, line)| !line.voided && line.kind == LineKind::Return);
         lines.filter_map(|(index, line)| line.given_back(index, line.link.or(self.link)?)).collect()
+    }
+
+    /// Whether it reverses what its links name.
+    pub(crate) fn is_void(&self) -> bool {
+        self.counts() && self.tells == TransactionType::Void
+    }
+
+    /// See [`crate::record::ties::Ties::goods`]. Rounding is no goods, whatever it says.
+    pub(crate) fn goods(&self) -> Vec<GoodsLine> {
+        if !self.counts() || self.tells == TransactionType::Void {
+            return Vec::new();
+        }
+        let lines = self.lines.iter().enumerate().filter(|(_, line)| !line.voided && line.kind != LineKind::Rounding);
+        let goods = lines.filter_map(|(index, line)| {
+            let (item_id, unit) = (line.item_id?.to_string(), unit::code_or_text(line.unit));
+            let quantity = line.quantity.filter(|quantity| !quantity.is_zero())?;
+            Some(GoodsLine { index, item_id, unit, unit_price: line.actual_unit_price, quantity })
+        });
+        goods.collect()
     }
 
     /// See [`crate::record::facts::sold_quantity`].
@@ -46,7 +66,7 @@ impl Line<'_> {
         Some(ReturnLine {
             index,
             store_id: link.text("store_id").map(ToString::to_string),
-            identity: identity(link)?,
+            identity: identity_of_link(link)?,
             item_id: self.item_id?.to_string(),
             unit: unit::code_or_text(self.unit),
             quantity,
@@ -55,7 +75,7 @@ impl Line<'_> {
 }
 
 /// What a link names; `None` for the line of an online order, which no till recorded.
-fn identity(link: Fields<'_>) -> Option<String> {
+pub(crate) fn identity_of_link(link: Fields<'_>) -> Option<String> {
     if let Some(document_id) = link.text("document_id") {
         return Some(identity_of_document(document_id));
     }
