@@ -13,6 +13,8 @@ pub enum Form {
     Choice(&'static [&'static str]),
     /// A list of texts; in the environment separated by commas.
     Texts,
+    /// A list of tables, written `[[name]]`, each with these keys; in the file only.
+    Tables(&'static [Key]),
     /// `true` or `false`.
     Flag,
     /// A whole number.

@@ -68,6 +68,8 @@ pub enum Value {
     Text(String),
     /// Of [`Form::Texts`].
     Texts(Vec<String>),
+    /// Of [`Form::Tables`].
+    Tables(Vec<Written>),
     /// Of [`Form::Flag`].
     Flag(bool),
     /// Of [`Form::Count`], [`Form::Bytes`] in bytes and [`Form::Duration`] in milliseconds.
@@ -109,7 +111,7 @@ impl Written {
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.get(name)? {
             Value::Text(text) => Some(text),
-            Value::Texts(_) | Value::Flag(_) | Value::Number(_) => None,
+            Value::Texts(_) | Value::Tables(_) | Value::Flag(_) | Value::Number(_) => None,
         }
     }
 
@@ -117,7 +119,23 @@ impl Written {
     pub fn texts(&self, name: &str) -> &[String] {
         match self.get(name) {
             Some(Value::Texts(texts)) => texts,
-            Some(Value::Text(_) | Value::Flag(_) | Value::Number(_)) | None => &[],
+            Some(Value::Text(_) | Value::Tables(_) | Value::Flag(_) | Value::Number(_)) | None => &[],
+        }
+    }
+
+    /// The tables of a key, in the order of the file; none where it was not written.
+    pub fn tables(&self, name: &str) -> &[Self] {
+        match self.get(name) {
+            Some(Value::Tables(tables)) => tables,
+            Some(Value::Text(_) | Value::Texts(_) | Value::Flag(_) | Value::Number(_)) | None => &[],
+        }
+    }
+
+    /// The number of a key, if it was written or has a default.
+    pub fn number_or_none(&self, name: &str) -> Option<u64> {
+        match self.get(name)? {
+            Value::Number(number) => Some(*number),
+            Value::Text(_) | Value::Texts(_) | Value::Tables(_) | Value::Flag(_) => None,
         }
     }
 
@@ -130,7 +148,7 @@ impl Written {
     pub fn number(&self, name: &str) -> u64 {
         match self.get(name) {
             Some(Value::Number(number)) => *number,
-            Some(Value::Text(_) | Value::Texts(_) | Value::Flag(_)) | None => {
+            Some(Value::Text(_) | Value::Texts(_) | Value::Tables(_) | Value::Flag(_)) | None => {
                 unreachable!("{name} is a number with a default in its table of keys")
             }
         }
@@ -156,6 +174,11 @@ impl fmt::Display for Written {
                 table = of;
                 writeln!(formatter, "\n[{table}]")?;
             }
+            if let Some((Value::Tables(tables), _)) = self.values.get(key.name) {
+                // Keys of the table that stand below these would belong to the last of them: there are none, lists of tables come last.
+                tables.iter().try_for_each(|table| write!(formatter, "\n[[{}]]\n{}", key.name, Bare(table)))?;
+                continue;
+            }
             let Some((value, origin)) = self.values.get(key.name) else {
                 writeln!(formatter, "# {name} is not set")?;
                 continue;
@@ -171,6 +194,24 @@ impl fmt::Display for Written {
     }
 }
 
+/// The keys of one table of a list that were written or have a default.
+struct Bare<'a>(&'a Written);
+
+impl fmt::Display for Bare<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for key in self.0.keys {
+            match self.0.values.get(key.name) {
+                Some((value, Origin::Line(line))) => {
+                    writeln!(formatter, "{} = {}  # line {line}", key.name, Shown(value, key.form))?;
+                }
+                Some((value, _)) => writeln!(formatter, "{} = {}", key.name, Shown(value, key.form))?,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+}
+
 struct Shown<'a>(&'a Value, Form);
 
 impl fmt::Display for Shown<'_> {
@@ -178,6 +219,7 @@ impl fmt::Display for Shown<'_> {
         match (self.0, self.1) {
             (Value::Text(text), _) => write!(formatter, "{text:?}"),
             (Value::Texts(texts), _) => write!(formatter, "{texts:?}"),
+            (Value::Tables(tables), _) => write!(formatter, "# {} tables", tables.len()),
             (Value::Flag(flag), _) => write!(formatter, "{flag}"),
             (Value::Number(number), Form::Duration { .. }) => {
                 write!(formatter, "\"{}\"", in_units(*number, &DURATIONS))
@@ -217,9 +259,42 @@ impl Reading<'_> {
                 None if is_table => {
                     self.fault(line, format!("`{full}` is a table; write [{full}] and its keys below"));
                 }
-                Some(_) | None => self.key(&full, line, |form| from_toml(form, value)),
+                Some(_) | None => match (self.schema.keys.iter().find(|key| key.name == full), value) {
+                    (Some(Key { name, form: Form::Tables(keys), .. }), DeValue::Array(items)) => {
+                        self.list(name, keys, line, items);
+                    }
+                    _ => self.key(&full, line, |form| from_toml(form, value)),
+                },
             }
         }
+    }
+
+    /// Reads a list of tables, each by the keys of its own.
+    fn list(&mut self, name: &'static str, keys: &'static [Key], line: Origin, items: &[Spanned<DeValue<'_>>]) {
+        let mut tables = Vec::new();
+        for item in items {
+            let Some(table) = item.get_ref().as_table() else {
+                self.fault(line.clone(), format!("`{name}` must be {}", expected(Form::Tables(keys))));
+                continue;
+            };
+            let schema = Schema { keys, renamed: &[], ..self.schema };
+            let written = Written { keys, values: BTreeMap::new() };
+            let mut inner = Reading { file: self.file, text: self.text, schema, written, faults: Vec::new() };
+            inner.table("", table);
+            if inner.faults.is_empty() {
+                inner.fill_in();
+            }
+            let start = Origin::Line(line_of(self.text, item.span()));
+            for mut fault in inner.faults {
+                if fault.origin == Origin::Default {
+                    fault.origin = start.clone();
+                }
+                fault.message = format!("[[{name}]]: {}", fault.message);
+                self.faults.push(fault);
+            }
+            tables.push(inner.written);
+        }
+        self.written.values.insert(name, (Value::Tables(tables), line));
     }
 
     fn environment(&mut self, environment: impl IntoIterator<Item = (String, String)>) {
@@ -303,6 +378,7 @@ fn from_text(form: Form, text: &str) -> Result<Value, String> {
         Form::Texts => Ok(Value::Texts(
             text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect(),
         )),
+        Form::Tables(_) => Err(expected(form)),
         Form::Flag => text.parse().map(Value::Flag).map_err(|_| expected(form)),
         Form::Count { min, max, .. } => in_range(text.parse().ok(), min, max),
         Form::Bytes { min, max } => in_range(text.parse().ok().or_else(|| of_units(text, &SIZES)), min, max),
@@ -316,6 +392,7 @@ fn expected(form: Form) -> String {
         Form::Path => "a path, in quotes".to_owned(),
         Form::Choice(words) => format!("one of \"{}\"", words.join("\", \"")),
         Form::Texts => "a list of texts, such as [\"one\", \"two\"]".to_owned(),
+        Form::Tables(_) => "a list of tables, in the file, each under its name in double brackets".to_owned(),
         Form::Flag => "true or false".to_owned(),
         Form::Count { unit, min, max } => format!("a whole number of {unit} from {min} to {max}"),
         Form::Bytes { min, max } => {
