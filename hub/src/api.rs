@@ -36,9 +36,11 @@ mod metrics;
 mod problem;
 mod reconciliation;
 mod records;
+mod returns;
 pub mod tokens;
 mod totals;
 
+pub(crate) use answers::exception as exception_answer;
 use problem::Problem;
 use tokens::{Role, Tokens};
 
@@ -141,6 +143,8 @@ fn router(sources: Arc<Sources>) -> Router {
         .route("/v1/stores/{store}", get(store))
         .route("/v1/records", get(records::get))
         .route("/v1/lookup", get(lookup::get))
+        .route("/v1/returns/beyond-bought", get(returns::beyond_bought))
+        .route("/v1/customers/{customer_id}/returns", get(returns::of_customer))
         .route("/v1/totals", get(totals::get))
         .route("/v1/reconciliation", get(reconciliation::get))
         .route("/v1/exceptions", get(exceptions))
@@ -204,7 +208,7 @@ async fn index(State(sources): State<Arc<Sources>>) -> Answer {
     let gauges = sources.ledger.gauges().await?;
     let text = format!(
         "Counterfoil hub {}\n\nagents    {} ({} online)\nrecords   {} stored, {} with a position, {} known of but not here\n\
-         doubled   {} duplicates, {} forks\nexceptions {} open\n\nGET /v1/stores /v1/records /v1/lookup?receipt=|order=|trace=|document_id= /v1/totals?store=&business_day= /v1/reconciliation?store=&business_day= \
+         doubled   {} duplicates, {} forks\nexceptions {} open\n\nGET /v1/stores /v1/records /v1/lookup?receipt=|order=|trace=|document_id= /v1/returns/beyond-bought /v1/customers/ID/returns /v1/totals?store=&business_day= /v1/reconciliation?store=&business_day= \
          /v1/exceptions /v1/stock?store= /metrics /healthz /readyz\n",
         env!("CARGO_PKG_VERSION"),
         gauges.agents,

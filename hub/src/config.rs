@@ -14,8 +14,11 @@ use counterfoil_proto::topic;
 
 use crate::api::tokens::Tokens;
 use crate::ledger::SafeWhen;
+use crate::routing::Routes;
 
-use Form::{Choice, Count, Flag, Path as PathForm, Text};
+mod routes;
+
+use Form::{Choice, Count, Duration, Flag, Path as PathForm, Tables, Text};
 use Presence::{Default, Optional, Required};
 
 const KEYS: &[Key] = &[
@@ -70,6 +73,32 @@ const KEYS: &[Key] = &[
         Default("256"),
         "at once; more wait",
     ),
+    key(
+        "exceptions.ca_file",
+        PathForm,
+        Optional,
+        "PEM file with the certificates that sign the webhooks'; those of this machine when left out",
+    ),
+    key(
+        "exceptions.timeout",
+        Duration { min_ms: 50, max_ms: 60_000 },
+        Default("10s"),
+        "how long a webhook may take to answer",
+    ),
+    key(
+        "exceptions.retry_min",
+        Duration { min_ms: 10, max_ms: 3_600_000 },
+        Default("5s"),
+        "before a letter is sent a second time; doubled before each further one",
+    ),
+    key("exceptions.retry_max", Duration { min_ms: 10, max_ms: 86_400_000 }, Default("1h"), "at most"),
+    key("exceptions.region", Tables(routes::REGION), Optional, "the stores of a region, for routes"),
+    key(
+        "exceptions.route",
+        Tables(routes::ROUTE),
+        Optional,
+        "who deals with which exceptions; the first that matches holds",
+    ),
     key("broker.embedded", Flag, Default("false"), "runs an MQTT broker inside the hub, for a pilot of a few stores"),
     key("broker.listen", Text, Default("127.0.0.1:1883"), "address and port of the embedded broker; loopback only"),
     key(
@@ -112,6 +141,8 @@ pub struct Config {
     pub ledger: LedgerConfig,
     /// Where people and systems ask.
     pub api: ApiConfig,
+    /// Who deals with exceptions.
+    pub exceptions: Routes,
     /// Where the embedded broker listens, if there is one.
     pub broker: Option<SocketAddr>,
     /// What goes to stderr.
@@ -245,7 +276,7 @@ impl Check<'_> {
     }
 
     fn all(mut self) -> Result<Config, ConfigError> {
-        let (mqtt, ledger, api) = (self.mqtt(), self.ledger(), self.api());
+        let (mqtt, ledger, api, exceptions) = (self.mqtt(), self.ledger(), self.api(), self.routes());
         let is_embedded = self.written.flag("broker.embedded");
         let listen = self.parsed("broker.listen", |text| text.parse::<SocketAddr>().ok());
         if is_embedded && cfg!(not(feature = "embedded-broker")) {
@@ -256,13 +287,13 @@ impl Check<'_> {
         }
         let log_level = self.text("log.level").unwrap_or("info").to_owned();
         let shown = self.shown();
-        match (mqtt, ledger, api) {
-            (Some(mut mqtt), Some(ledger), Some(api)) if self.faults.is_empty() => {
+        match (mqtt, ledger, api, exceptions) {
+            (Some(mut mqtt), Some(ledger), Some(api), Some(exceptions)) if self.faults.is_empty() => {
                 if is_embedded {
                     // The embedded broker has one hub, and its shared subscriptions are not to be relied upon.
                     mqtt.share_group = None;
                 }
-                Ok(Config { mqtt, ledger, api, broker: listen.filter(|_| is_embedded), log_level, shown })
+                Ok(Config { mqtt, ledger, api, exceptions, broker: listen.filter(|_| is_embedded), log_level, shown })
             }
             _ => Err(ConfigError::Faults(self.faults)),
         }

@@ -20,9 +20,11 @@ mod days;
 mod desk;
 mod intake;
 mod lookup;
+mod outbox;
 pub mod postgres;
 mod posting;
 mod read;
+mod returns;
 pub mod schema;
 pub mod sql;
 pub mod sqlite;
@@ -36,10 +38,11 @@ mod watch;
 pub(crate) use tests::postgres_url;
 
 pub use desk::read_copy;
+pub use outbox::Letter;
 pub use sql::{Database, Work};
 pub use view::{
-    AgentView, By, Cursor, DayDocument, DayView, EntryView, ExceptionFilter, ExceptionView, Gauges, LaneView, Lookup,
-    LookupQuery, PageQuery, RecordsPage, StockView, TillNumbers, TotalsRow,
+    AgentView, By, Cursor, DayDocument, DayView, EntryView, ExceptionFilter, ExceptionView, Gauges, Ground, LaneView,
+    Lookup, LookupQuery, PageQuery, RecordsPage, ReturnView, ReturnsQuery, StockView, TillNumbers, TotalsRow,
 };
 pub use watch::Beat;
 
@@ -211,6 +214,8 @@ pub trait Ledger: Debug + Send + Sync {
     fn records<'a>(&'a self, query: &'a PageQuery) -> Work<'a, RecordsPage>;
     /// Records by what they are known as, with the exceptions about them.
     fn lookup<'a>(&'a self, query: &'a LookupQuery) -> Work<'a, Lookup>;
+    /// Lines that gave goods back.
+    fn returns<'a>(&'a self, query: &'a ReturnsQuery) -> Work<'a, Vec<ReturnView>>;
     /// Totals of a store and a business day.
     fn totals<'a>(&'a self, store_id: &'a str, business_day: &'a str) -> Work<'a, Vec<TotalsRow>>;
     /// What a store's day is reconciled from.

@@ -20,9 +20,11 @@ pub mod error;
 pub mod ledger;
 pub mod mqtt;
 pub mod naming;
+pub mod notify;
 pub mod posting;
 pub mod receiver;
 pub mod reconcile;
+pub mod routing;
 mod run;
 mod tls;
 

@@ -71,7 +71,8 @@ pub fn exception_id(key: RecordKey, code: &str) -> String {
     format!("ex-{}", &hex.as_str()[..16])
 }
 
-fn bounded(text: &str) -> String {
+/// A text that becomes part of a key in the ledger.
+pub(crate) fn bounded(text: &str) -> String {
     text.chars().take(KEY_CHARS_MAX).collect()
 }
 

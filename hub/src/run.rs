@@ -17,6 +17,7 @@ use crate::ledger::postgres::Postgres;
 use crate::ledger::sqlite::Sqlite;
 use crate::ledger::{Database, Ledger, LedgerError, SqlLedger};
 use crate::mqtt::Line;
+use crate::notify;
 use crate::posting;
 use crate::receiver::{Counters, Receiver};
 use crate::tls;
@@ -76,7 +77,8 @@ async fn open(config: &LedgerConfig) -> Result<SqlLedger, ExitError> {
 pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), ExitError> {
     let opened = open(&config.ledger).await?;
     tracing::info!(ledger = opened.kind(), hub_epoch = %opened.hub_epoch(), "The ledger is open");
-    let ledger: Arc<dyn Ledger> = Arc::new(opened);
+    let opened = Arc::new(opened);
+    let ledger: Arc<dyn Ledger> = Arc::<SqlLedger>::clone(&opened);
     start_broker(&config)?;
     let listener =
         api::bind(config.api.listen).await.map_err(|why| ExitError::Listen { listen: config.api.listen, why })?;
@@ -99,6 +101,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
     parts.spawn(named("The receiver", receiver.run(incoming)));
     // Ends when the receiver does, which holds what wakes it.
     parts.spawn(named("The poster", posting::run(ledger, wake, posted)));
+    if !config.exceptions.routes.is_empty() {
+        let telling = notify::run(opened, Arc::new(config.exceptions.clone()), stopped.clone());
+        parts.spawn(named("Telling of exceptions", telling));
+    }
     let api_config = config.api.clone();
     parts.spawn(named("The API", async move { api::serve(listener, &api_config, sources, stopped).await }));
     let mut shutdown = std::pin::pin!(shutdown);

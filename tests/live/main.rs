@@ -16,6 +16,7 @@ mod examples;
 mod postgres;
 mod promises;
 mod replay;
+mod returns;
 mod stage;
 mod syncs;
 mod till;

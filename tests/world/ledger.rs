@@ -38,6 +38,9 @@ pub struct LedgerRecord {
     pub digest: String,
     /// `transaction` …
     pub kind: String,
+    /// What was flagged, one a finding.
+    #[serde(default)]
+    pub exceptions: Vec<String>,
     /// What was submitted.
     pub document: Value,
 }
@@ -58,6 +61,8 @@ pub struct Ledger {
     pub stock: BTreeMap<StoreItem, Decimal>,
     /// How many records of each kind.
     pub kinds: BTreeMap<String, u64>,
+    /// What was flagged in them, by code.
+    pub findings: BTreeMap<String, u64>,
     /// Promises that were broken.
     pub faults: Vec<String>,
 }
@@ -103,6 +108,9 @@ impl Ledger {
             self.fault(format!("{store_id}.{agent_id} {epoch} {lane}: {seq} follows {last}"));
         }
         *self.kinds.entry(record.kind.clone()).or_default() += 1;
+        for code in &record.exceptions {
+            *self.findings.entry(code.clone()).or_default() += 1;
+        }
         match record.kind.as_str() {
             "transaction" => self.document(record, -Decimal::ONE),
             "stock_movement" => self.document(record, Decimal::ONE),
@@ -192,6 +200,7 @@ mod tests {
             seq,
             digest,
             kind: kind.to_owned(),
+            exceptions: Vec::new(),
             document,
         }
     }

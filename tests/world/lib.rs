@@ -11,6 +11,7 @@ pub mod broker;
 pub mod checkout;
 pub mod compare;
 pub mod crash;
+pub mod findings;
 pub mod golden;
 pub mod http;
 pub mod hub;

@@ -15,6 +15,7 @@ use tokio::task::{JoinError, JoinSet};
 use crate::agent::{self, Agent, Mqtt};
 use crate::broker::{Broker, acl_of_agent, acl_of_hub};
 use crate::compare::Report;
+use crate::findings::Expected;
 use crate::golden::Golden;
 use crate::http::{Api, ApiError};
 use crate::hub::Hub;
@@ -99,6 +100,7 @@ enum Part {
 struct Sales {
     script: Script,
     golden: Golden,
+    findings: Expected,
     name: &'static str,
     stores: Vec<String>,
 }
@@ -170,7 +172,8 @@ fn load(options: &Options) -> Result<Sales, ReplayError> {
     };
     let stores: Vec<String> = (1..=options.stores).map(|number| format!("{number:04}")).collect();
     let script = script(&rows, &stores, options.tills);
-    Ok(Sales { script, golden, name, stores })
+    let findings = Expected::of_rows(&rows);
+    Ok(Sales { script, golden, findings, name, stores })
 }
 
 struct World {
@@ -421,6 +424,7 @@ async fn compare(
     report.add("The same, read live from hub to hub", live.stubs.len(), live.faults.clone());
     report.receipts(told, &whole);
     report.totals(hub, &sales.script).await?;
+    report.findings(&sales.findings, hub, &whole).await?;
     report.stock_fold(&sales.script, &whole);
     report.stock(agents, &sales.script, &|store, item| Some(counted(store, item))).await?;
     report.add("Every agent has nothing waiting", agents.len(), lag);

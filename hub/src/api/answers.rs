@@ -117,12 +117,15 @@ pub(super) struct Exceptions {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct ExceptionAnswer {
+pub(crate) struct ExceptionAnswer {
     id: String,
     class: &'static str,
     code: String,
     severity: &'static str,
-    owner: &'static str,
+    /// By its route, or by its code where there is none.
+    owner: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<String>,
     state: String,
     message: &'static str,
     pointer: String,
@@ -136,18 +139,24 @@ pub(super) struct ExceptionAnswer {
     last_change: String,
     age_s: i64,
     times: u64,
+    /// When a webhook first took a letter about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notified_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    escalated_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     resolved_by: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
 
-pub(super) fn exception(view: ExceptionView, now: i64) -> ExceptionAnswer {
+pub(crate) fn exception(view: ExceptionView, now: i64) -> ExceptionAnswer {
     let known = flag::finding(&view.code);
     ExceptionAnswer {
         class: known.map_or(flag::Class::Technical, |known| known.class).as_str(),
         severity: known.map_or(flag::Severity::Error, |known| known.severity).as_str(),
-        owner: known.map_or("hub_operations", |known| known.owner),
+        owner: view.owner.unwrap_or_else(|| known.map_or("hub_operations", |known| known.owner).to_owned()),
+        route: view.route,
         message: known
             .map_or("Something that this version of the hub has no words for was found.", |known| known.sentence),
         id: view.id,
@@ -164,6 +173,8 @@ pub(super) fn exception(view: ExceptionView, now: i64) -> ExceptionAnswer {
         last_change: rfc3339(view.changed_at),
         age_s: now.saturating_sub(view.opened_at) / 1_000,
         times: view.times,
+        notified_at: view.notified_at.map(rfc3339),
+        escalated_at: view.escalated_at.map(rfc3339),
         resolved_by: view.changed_by,
         reason: view.reason,
     }

@@ -31,7 +31,7 @@ pub(super) struct Asked {
 }
 
 #[derive(Serialize)]
-struct Records<'a> {
+struct Answered<'a> {
     records: Vec<Looked<'a>>,
     /// About the records of this page, oldest first.
     exceptions: Vec<answers::ExceptionAnswer>,
@@ -70,7 +70,7 @@ pub(super) async fn get(
     let found = sources.ledger.lookup(&query).await?;
     let now = env::wall().0;
     let looked = |entry| Looked { posted: entry_is_posted(entry), line: line(entry) };
-    let answer = Records {
+    let answer = Answered {
         records: found.entries.iter().map(looked).collect(),
         exceptions: found.exceptions.into_iter().map(|view| answers::exception(view, now)).collect(),
         next_after: found.entries.last().filter(|_| found.more).map(|entry| entry.position),

@@ -8,6 +8,13 @@ use axum::http::header;
 use axum::response::IntoResponse;
 
 use super::{Answer, Sources, count};
+use crate::env;
+
+/// Zero where there is none.
+fn oldest_s(written_at: Option<i64>) -> u64 {
+    let age_ms = written_at.map_or(0, |written_at| env::wall().0.saturating_sub(written_at));
+    u64::try_from(age_ms / 1_000).unwrap_or_default()
+}
 
 pub(super) async fn get(State(sources): State<Arc<Sources>>) -> Answer {
     let counters = &sources.counters;
@@ -43,6 +50,14 @@ pub(super) async fn get(State(sources): State<Arc<Sources>>) -> Answer {
             ("ledger_unsafe_records", "gauge", "Records stored but in no verified backup", gauges.unsafe_records),
             ("ledger_last_position", "gauge", "The last position", gauges.last_position),
             ("ledger_exceptions_open", "gauge", "Exceptions that are open", gauges.exceptions_open),
+            ("outbox_letters", "gauge", "Letters to webhooks that wait", gauges.letters_waiting),
+            ("outbox_letters_failing", "gauge", "Of these, those that a webhook did not take", gauges.letters_failing),
+            (
+                "outbox_oldest_seconds",
+                "gauge",
+                "Age of the oldest letter that waits",
+                oldest_s(gauges.letter_oldest_at),
+            ),
         ]);
     }
     let mut text = String::new();

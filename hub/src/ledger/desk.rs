@@ -16,8 +16,8 @@ use super::posting::{read_lane, read_source};
 use super::sql::{Database, Role, Transaction, Value, Work};
 use super::{
     AgentView, Arrival, Beat, Cursor, DayView, ExceptionFilter, ExceptionView, Gauges, LaneCopy, Ledger, LedgerError,
-    Lookup, LookupQuery, PageQuery, Posted, PostingBounds, RecordsPage, SqlLedger, StockView, Taken, TotalsRow,
-    Welcomed, watch,
+    Lookup, LookupQuery, PageQuery, Posted, PostingBounds, RecordsPage, ReturnView, ReturnsQuery, SqlLedger, StockView,
+    Taken, TotalsRow, Welcomed, watch,
 };
 use crate::env;
 use crate::posting::Raised;
@@ -408,6 +408,9 @@ impl Ledger for SqlLedger {
     }
     fn lookup<'a>(&'a self, query: &'a LookupQuery) -> Work<'a, Lookup> {
         Box::pin(self.find(query))
+    }
+    fn returns<'a>(&'a self, query: &'a ReturnsQuery) -> Work<'a, Vec<ReturnView>> {
+        Box::pin(self.view_returns(query))
     }
     fn totals<'a>(&'a self, store_id: &'a str, business_day: &'a str) -> Work<'a, Vec<TotalsRow>> {
         Box::pin(self.view_totals(store_id, business_day))

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use counterfoil_proto::id::{Lane, RecordKey, Seq, Source};
 
 use super::posting::read_lane;
-use super::read::{RECORD, read_exception};
+use super::read::{RECORD, of_exceptions, read_exception};
 use super::sql::Value;
 use super::view::{By, EntryView, ExceptionView, Lookup, LookupQuery};
 use super::{LedgerError, SqlLedger, watch};
@@ -27,9 +27,9 @@ const STREAMS: &str = "SELECT stream, store_id, agent_id, epoch, lane FROM strea
 const FORKS: &str = "SELECT r.fork, (SELECT u.first_position + ($2 - u.first_seq) FROM runs u WHERE u.stream = $1 \
     AND u.fork = r.fork AND u.first_seq <= $2 AND u.first_seq + u.positions > $2) \
     FROM records r WHERE r.stream = $1 AND r.seq = $2 ORDER BY r.fork";
-const EXCEPTIONS: &str = "SELECT id, store_id, agent_id, code, state, opened_at, changed_at, times, epoch, lane, seq, pointer, \
-    detail, changed_by, reason FROM exceptions \
-    WHERE epoch = $1 AND lane = $2 AND seq = $3 AND store_id = $4 AND agent_id = $5 ORDER BY opened_at, id LIMIT $6";
+const EXCEPTIONS: &str = of_exceptions!(
+    "WHERE epoch = $1 AND lane = $2 AND seq = $3 AND store_id = $4 AND agent_id = $5 ORDER BY opened_at, id LIMIT $6"
+);
 
 /// What was found so far: positions, and places that have none.
 #[derive(Default)]

@@ -51,7 +51,8 @@ const ADD_TOTAL: &str = "INSERT INTO totals \
     base = totals.base + excluded.base, \
     low = CASE WHEN totals.low IS NULL OR excluded.low < totals.low THEN excluded.low ELSE totals.low END, \
     high = CASE WHEN totals.high IS NULL OR excluded.high > totals.high THEN excluded.high ELSE totals.high END";
-const CHANGE: &str = "UPDATE exceptions SET state = $2, changed_by = $3, reason = $4, changed_at = $5 WHERE id = $1";
+const CHANGE: &str =
+    "UPDATE exceptions SET state = $2, changed_by = $3, reason = $4, changed_at = $5, untold = 1 WHERE id = $1";
 const SET_POSTED: &str = "INSERT INTO posted (stream, seq) VALUES ($1, $2) \
     ON CONFLICT (stream) DO UPDATE SET seq = excluded.seq";
 const TAKE_LATE: &str = "DELETE FROM late WHERE stream = $1 AND seq = $2 AND fork = $3";

@@ -103,6 +103,21 @@ pub(super) fn read_entry(
     })
 }
 
+/// A query of exceptions, in the columns of [`read_exception`]; what is asked of them follows.
+macro_rules! of_exceptions {
+    ($more:literal) => {
+        concat!(
+            "SELECT id, store_id, agent_id, code, state, opened_at, changed_at, times, epoch, lane, seq, pointer, detail, \
+            changed_by, reason, route, owner, escalated_at, notified_at, told_state FROM exceptions ",
+            $more
+        )
+    };
+}
+pub(super) use of_exceptions;
+
+/// Where `told_state` stands, which no view shows.
+pub(super) const TOLD_STATE: usize = 19;
+
 pub(super) fn read_exception(row: Row) -> Result<ExceptionView, LedgerError> {
     let mut row = row.read();
     Ok(ExceptionView {
@@ -123,6 +138,10 @@ pub(super) fn read_exception(row: Row) -> Result<ExceptionView, LedgerError> {
         detail: row.text()?,
         changed_by: row.text_or_null()?,
         reason: row.text_or_null()?,
+        route: row.text_or_null()?,
+        owner: row.text_or_null()?,
+        escalated_at: row.int_or_null()?,
+        notified_at: row.int_or_null()?,
     })
 }
 
@@ -373,10 +392,10 @@ impl SqlLedger {
     }
 
     pub(super) async fn view_exceptions(&self, filter: &ExceptionFilter) -> Result<Vec<ExceptionView>, LedgerError> {
-        let sql = "SELECT id, store_id, agent_id, code, state, opened_at, changed_at, times, epoch, lane, seq, pointer, \
-            detail, changed_by, reason FROM exceptions \
-            WHERE (CAST($1 AS TEXT) IS NULL OR store_id = $1) AND (CAST($2 AS TEXT) IS NULL OR code = $2) \
-            AND (CAST($3 AS TEXT) IS NULL OR state = $3) AND (CAST($4 AS TEXT) IS NULL OR id > $4) ORDER BY id LIMIT $5";
+        let sql = of_exceptions!(
+            "WHERE (CAST($1 AS TEXT) IS NULL OR store_id = $1) AND (CAST($2 AS TEXT) IS NULL OR code = $2) \
+            AND (CAST($3 AS TEXT) IS NULL OR state = $3) AND (CAST($4 AS TEXT) IS NULL OR id > $4) ORDER BY id LIMIT $5"
+        );
         let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
         let params = vec![
             filter.store_id.clone().into(),
@@ -421,6 +440,7 @@ impl SqlLedger {
             (SELECT COUNT(*) FROM exceptions WHERE state IN ('open', 'acknowledged')) FROM streams";
         let row = watch::first(self.database.read(sql, vec![]).await?).ok_or(LedgerError::Shape)?;
         let mut row = row.read();
+        let (letters_waiting, letters_failing, letter_oldest_at) = self.letters_waiting().await?;
         Ok(Gauges {
             agents: row.count()?,
             online: row.count()?,
@@ -431,6 +451,9 @@ impl SqlLedger {
             unsafe_records: row.count()?,
             last_position: row.count()?,
             exceptions_open: row.count()?,
+            letters_waiting,
+            letters_failing,
+            letter_oldest_at,
         })
     }
 }

@@ -30,7 +30,7 @@ impl Words {
 }
 
 /// The migrations, from version 1 on.
-pub const MIGRATIONS: &[&str] = &[V1, V2, V3];
+pub const MIGRATIONS: &[&str] = &[V1, V2, V3, V4];
 
 const V1: &str = "
 -- One row: what this ledger is, since when it may not have gone back.
@@ -254,8 +254,63 @@ CREATE TABLE voids_waiting (
     PRIMARY KEY (key, position)
 ) {clustered};
 
+-- What each customer bought, by item, unit and price, in millionths of the unit. Buyers who are not known are one, of an empty name.
+CREATE TABLE purchases (
+    customer_id TEXT NOT NULL,
+    item_id TEXT NOT NULL,
+    unit TEXT NOT NULL,
+    unit_price TEXT NOT NULL,
+    quantity BIGINT NOT NULL,
+    PRIMARY KEY (customer_id, item_id, unit, unit_price)
+) {hot};
+
+-- Lines that gave goods back. bought_before and returned_so_far are the customer's of the item, at any price, when the line was posted.
+CREATE TABLE return_lines (
+    position BIGINT NOT NULL,
+    line INTEGER NOT NULL,
+    store_id TEXT NOT NULL,
+    customer_id TEXT NOT NULL,
+    item_id TEXT NOT NULL,
+    unit TEXT NOT NULL,
+    unit_price TEXT NOT NULL,
+    quantity BIGINT NOT NULL,
+    bought_before BIGINT NOT NULL,
+    returned_so_far BIGINT NOT NULL,
+    PRIMARY KEY (position, line)
+);
+CREATE INDEX return_lines_of_customer ON return_lines (customer_id, item_id, unit, position, line);
+
 -- marks 8: voids another position, 16: was voided by another position.
 CREATE INDEX marks_of_other ON marks (other);
 CREATE INDEX streams_of_epoch ON streams (epoch);
 CREATE INDEX exceptions_of_record ON exceptions (epoch, lane, seq);
+";
+
+const V4: &str = "
+-- Who deals with an exception, and who was told. untold: its state may differ from the one that was told last.
+ALTER TABLE exceptions ADD COLUMN untold SMALLINT NOT NULL DEFAULT 1;
+ALTER TABLE exceptions ADD COLUMN told_state TEXT;
+ALTER TABLE exceptions ADD COLUMN route TEXT;
+ALTER TABLE exceptions ADD COLUMN owner TEXT;
+ALTER TABLE exceptions ADD COLUMN escalate_at BIGINT;
+ALTER TABLE exceptions ADD COLUMN escalated_at BIGINT;
+ALTER TABLE exceptions ADD COLUMN notified_at BIGINT;
+CREATE INDEX exceptions_untold ON exceptions (untold) WHERE untold = 1;
+CREATE INDEX exceptions_to_escalate ON exceptions (escalate_at) WHERE escalate_at IS NOT NULL;
+
+-- Letters about exceptions, each to one webhook, with their body as it was written. due_at is moved on by whoever takes one to deliver it.
+CREATE TABLE outbox (
+    number {identity},
+    id {id} NOT NULL UNIQUE,
+    exception_id TEXT NOT NULL,
+    target TEXT NOT NULL,
+    made_at BIGINT NOT NULL,
+    body {bytes} NOT NULL,
+    attempts INTEGER NOT NULL,
+    due_at BIGINT NOT NULL,
+    delivered_at BIGINT,
+    failure TEXT
+) {hot};
+CREATE INDEX outbox_due ON outbox (target, due_at) WHERE delivered_at IS NULL;
+CREATE INDEX outbox_delivered ON outbox (delivered_at) WHERE delivered_at IS NOT NULL;
 ";

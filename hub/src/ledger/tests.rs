@@ -19,7 +19,9 @@ mod database;
 mod days;
 mod edges;
 mod lookup;
+mod outbox;
 mod races;
+mod returns;
 
 pub(crate) use database::postgres_url;
 use database::{Place, places};

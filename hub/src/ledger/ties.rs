@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use counterfoil_proto::id::{RecordKey, Seq};
 
 use super::posting::{mark, read_lane};
+use super::returns::Goods;
 use super::sql::{Form, Role, Row, Table, Transaction, Value};
 use super::{LedgerError, Posted, PostingBounds, SqlLedger, watch};
 use crate::env;
@@ -35,6 +36,7 @@ pub(super) struct Ties {
     /// What transactions of the chunk are known as.
     own: BTreeMap<Name, u64>,
     voids: Vec<(Name, u64)>,
+    goods: Goods,
 }
 
 impl Ties {
@@ -42,6 +44,7 @@ impl Ties {
     pub(super) fn take(&mut self, record: &Stored, position: u64, reading: &Reading, standing: Standing) {
         let row = |name: &Name| Row(vec![(*name).into(), position.into(), record.stream.into()]);
         self.names.extend(reading.named.names.iter().map(row));
+        self.goods.take(record, position, reading, standing);
         if reading.is_effective(standing) {
             for name in &reading.named.own {
                 self.own.entry(*name).or_insert(position);
@@ -53,6 +56,7 @@ impl Ties {
     /// Writes it, after the identities of the chunk.
     pub(super) async fn write(self, tx: &mut dyn Transaction) -> Result<(), LedgerError> {
         tx.copy(&NAMES, self.names).await?;
+        self.goods.write(tx).await?;
         let (mut marks, mut came, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
         let mut note = |void: u64, voided: u64| {
             marks.push(vec![void.into(), mark::VOIDS.into(), voided.into()]);
@@ -108,12 +112,12 @@ impl SqlLedger {
         bounds: PostingBounds,
     ) -> Result<Posted, LedgerError> {
         let (records, first_position) = posted_from(&mut *tx, from, next_position, bounds).await?;
-        let mut tied = first_position.saturating_add(u64::try_from(records.len()).unwrap_or(u64::MAX));
+        let mut reached = first_position.saturating_add(u64::try_from(records.len()).unwrap_or(u64::MAX));
         if records.is_empty() {
             // Nothing has a position from here on, whatever the number says: there is nothing to wait for.
-            tied = next_position;
+            reached = next_position;
         }
-        let standings = standings(&mut *tx, first_position, tied).await?;
+        let standings = standings(&mut *tx, first_position, reached).await?;
         let opaque = bounds.opaque;
         let looked_at = env::apart(move || {
             let readings: Vec<Reading> = records.iter().map(|record| posting::read(record, opaque)).collect();
@@ -126,10 +130,10 @@ impl SqlLedger {
             ties.take(record, position, reading, standing);
         }
         ties.write(&mut *tx).await?;
-        tx.execute_many("UPDATE poster SET tied_position = $1 WHERE one = 1", vec![vec![tied.into()]]).await?;
+        tx.execute_many("UPDATE poster SET tied_position = $1 WHERE one = 1", vec![vec![reached.into()]]).await?;
         let settled = self.watch.settle(&mut *tx, Role::Posting).await?;
         self.watch.commit(tx, settled).await?;
-        tracing::info!(tied, next_position, "Records of an earlier version are read again for their names");
+        tracing::info!(reached, next_position, "Records of an earlier version are read again for their names");
         Ok(Posted { records: 0, last_position: next_position.saturating_sub(1), more: true, elsewhere: false })
     }
 }

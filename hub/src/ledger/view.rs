@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use counterfoil_proto::id::{Digest, Epoch, Lane, RecordKey, SessionId, Source};
 use counterfoil_proto::message::Positions;
+use rust_decimal::Decimal;
 
 use crate::posting::{DaySums, DayWhat};
 use crate::reconcile::Numbers;
@@ -131,6 +132,57 @@ pub struct RecordsPage {
     pub next: Cursor,
     /// Whether the end was reached.
     pub at_end: bool,
+}
+
+/// What makes a line of a return one beyond what was bought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ground {
+    /// The line alone is more than its customer ever bought of the item at that unit price, as far as is known now.
+    AtPrice,
+    /// The customer's returns of the item up to the line are more than the customer's purchases of it before.
+    SoFar,
+}
+
+/// Which lines of returns.
+#[derive(Clone, Debug)]
+pub struct ReturnsQuery {
+    /// Of one store.
+    pub store_id: Option<String>,
+    /// Of one customer; empty for buyers who are not known.
+    pub customer_id: Option<String>,
+    /// Only those that are beyond what was bought, on that ground.
+    pub beyond: Option<Ground>,
+    /// After this position and line.
+    pub after: (u64, u32),
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A line that gave goods back; quantities in its unit, above zero.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReturnView {
+    /// Of the record.
+    pub position: u64,
+    /// Place of the line in the document, from 0.
+    pub line: u32,
+    /// The store that took it back.
+    pub store_id: String,
+    /// The customer, if known.
+    pub customer_id: Option<String>,
+    /// The item.
+    pub item_id: String,
+    /// UN/ECE Rec 20.
+    pub unit: String,
+    /// As the line has it.
+    pub unit_price: Option<String>,
+    /// What was given back.
+    pub quantity: Decimal,
+    /// What the customer bought at that price, up to now.
+    pub bought_at_price: Decimal,
+    /// What the customer had bought before, at any price.
+    pub bought_before: Decimal,
+    /// What the customer has given back with this line, at any price.
+    pub returned_so_far: Decimal,
 }
 
 /// A lane, as it stands.
@@ -287,6 +339,14 @@ pub struct ExceptionView {
     pub changed_by: Option<String>,
     /// Why.
     pub reason: Option<String>,
+    /// The route that it went by.
+    pub route: Option<String>,
+    /// Who deals with it, by that route or its escalation.
+    pub owner: Option<String>,
+    /// Wall time at which it was passed on because nobody had dealt with it.
+    pub escalated_at: Option<i64>,
+    /// Wall time at which a webhook first took a letter about it.
+    pub notified_at: Option<i64>,
 }
 
 /// The applied stock snapshot of an agent.
@@ -321,4 +381,10 @@ pub struct Gauges {
     pub last_position: u64,
     /// Exceptions that are open.
     pub exceptions_open: u64,
+    /// Letters to webhooks that wait.
+    pub letters_waiting: u64,
+    /// Of these, those that a webhook did not take the last time.
+    pub letters_failing: u64,
+    /// Wall time at which the oldest of them was written.
+    pub letter_oldest_at: Option<i64>,
 }

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use counterfoil_hub::ledger::sql::Work;
 use counterfoil_hub::ledger::{
-    AgentView, Arrival, Beat, Cursor, DayView, ExceptionFilter, ExceptionView, Gauges, LaneCopy, Ledger, PageQuery,
-    Posted, PostingBounds, RecordsPage, StockView, Taken, TotalsRow, Welcomed,
+    AgentView, Arrival, Beat, Cursor, DayView, ExceptionFilter, ExceptionView, Gauges, LaneCopy, Ledger, Lookup,
+    LookupQuery, PageQuery, Posted, PostingBounds, RecordsPage, ReturnView, ReturnsQuery, StockView, Taken, TotalsRow,
+    Welcomed,
 };
 use counterfoil_proto::id::{Digest, LaneKey, Seq, SeqRange, SessionId, Source};
 use counterfoil_proto::message::{Hello, Mark, Positions, Presence};
@@ -191,6 +192,12 @@ impl<L: Ledger> Ledger for Witnessed<L> {
     }
     fn records<'a>(&'a self, query: &'a PageQuery) -> Work<'a, RecordsPage> {
         self.ledger.records(query)
+    }
+    fn lookup<'a>(&'a self, query: &'a LookupQuery) -> Work<'a, Lookup> {
+        self.ledger.lookup(query)
+    }
+    fn returns<'a>(&'a self, query: &'a ReturnsQuery) -> Work<'a, Vec<ReturnView>> {
+        self.ledger.returns(query)
     }
     fn day<'a>(&'a self, store_id: &'a str, business_day: &'a str) -> Work<'a, DayView> {
         self.ledger.day(store_id, business_day)

@@ -30,11 +30,23 @@ impl Place {
         let mut undo = vec![
             "DROP TABLE names",
             "DROP TABLE voids_waiting",
+            "DROP TABLE purchases",
+            "DROP TABLE return_lines",
             "DROP INDEX marks_of_other",
             "DROP INDEX streams_of_epoch",
             "DROP INDEX exceptions_of_record",
             "ALTER TABLE poster DROP COLUMN tied_position",
             "DELETE FROM marks WHERE mark IN (8, 16)",
+            "DROP TABLE outbox",
+            "DROP INDEX exceptions_untold",
+            "DROP INDEX exceptions_to_escalate",
+            "ALTER TABLE exceptions DROP COLUMN untold",
+            "ALTER TABLE exceptions DROP COLUMN told_state",
+            "ALTER TABLE exceptions DROP COLUMN route",
+            "ALTER TABLE exceptions DROP COLUMN owner",
+            "ALTER TABLE exceptions DROP COLUMN escalate_at",
+            "ALTER TABLE exceptions DROP COLUMN escalated_at",
+            "ALTER TABLE exceptions DROP COLUMN notified_at",
         ];
         undo.push(match self {
             Self::File(_) => "PRAGMA user_version = 2",

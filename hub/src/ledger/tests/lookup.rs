@@ -212,7 +212,7 @@ async fn a_void_that_comes_before_its_receipt_is_tied_to_it_when_it_comes() {
         assert_eq!(waiting.read().int().unwrap(), 0);
         // What is no first of its identity reverses nothing.
         let conflict = enveloped(&transaction(20, "void", &link(8)), |envelope| {
-            envelope.conflicts_with = Some(found.entries[0].key)
+            envelope.conflicts_with = Some(found.entries[0].key);
         });
         ledger
             .take(&[arrival(&other, epoch(2), Lane::Trade, 4, vec![transaction(8, "sale", ""), conflict])])
