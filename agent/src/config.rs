@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use counterfoil_proto::codec::Encoding;
 use counterfoil_proto::id::{AgentId, Source, StoreId};
 use counterfoil_proto::record::Context;
 use jiff::civil;
@@ -62,6 +63,8 @@ pub struct Config {
     pub ingress: IngressConfig,
     /// The hub's side.
     pub mqtt: MqttConfig,
+    /// How the hub is spoken to; it may answer either way.
+    pub encoding: Encoding,
     /// The buffer.
     pub journal: JournalConfig,
     /// `error`, `warn`, `info`, `debug` or `trace`.
@@ -240,6 +243,11 @@ impl Check<'_> {
             store: store?,
             ingress: ingress?,
             mqtt: mqtt?,
+            encoding: if self.written.text("wire.encoding") == Some("json") {
+                Encoding::Json
+            } else {
+                Encoding::Postcard
+            },
             journal,
             log_level: self.written.text("log.level")?.to_owned(),
             written: Written::default(),

@@ -83,7 +83,7 @@ impl Uplink {
             env,
             agent,
             news: reader.clone(),
-            packer: Packer::new(reader),
+            packer: Packer::new(reader, config.source.clone(), config.encoding),
             view,
             status: UplinkStatus::default(),
             topics,
@@ -192,7 +192,7 @@ impl Uplink {
             Event::Ready => Ok(()),
             Event::Lost(error) => Err(error.into()),
             Event::Message(bytes) => {
-                match codec::decode::<Down>(&bytes) {
+                match codec::read::<Down>(&bytes) {
                     Ok(down) => {
                         debug!(?down, "heard");
                         sender.handle_down(down, self.env.moment());
@@ -226,7 +226,9 @@ impl Uplink {
             Command::Hello(pages) => {
                 for hello in pages {
                     let hello = Hello { wall_time: self.env.wall(), clock: ClockQuality::default(), ..hello };
-                    connection.publish(&self.topics.up(Up::Hello), codec::encode(&hello)?, false).await?;
+                    connection
+                        .publish(&self.topics.up(Up::Hello), codec::write(&hello, self.config.encoding)?, false)
+                        .await?;
                 }
             }
             Command::Positions => self.send_positions(sender.session(), connection).await?,
@@ -302,7 +304,9 @@ impl Uplink {
     async fn send_positions(&mut self, session: SessionId, connection: &Connection) -> Result<(), End> {
         let Ok(snapshot) = self.agent.positions().await else { return Ok(()) };
         for positions in packer::positions(session, snapshot) {
-            connection.publish(&self.topics.up(Up::Positions), codec::encode(&positions)?, false).await?;
+            connection
+                .publish(&self.topics.up(Up::Positions), codec::write(&positions, self.config.encoding)?, false)
+                .await?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 
-use counterfoil_proto::limits::PUBLISH_BYTES_MAX;
+use counterfoil_proto::limits::JSON_PUBLISH_BYTES_MAX;
 use rumqttd::{Broker, Config, ConnectionSettings, RouterConfig, ServerSettings};
 
 /// Bytes of a segment of its log; one publish of the greatest length fits.
@@ -51,7 +51,7 @@ pub fn start(listen: SocketAddr) -> Result<(), BrokerError> {
 fn config(listen: SocketAddr) -> Config {
     let connections = ConnectionSettings {
         connection_timeout_ms: 10_000,
-        max_payload_size: PUBLISH_BYTES_MAX + 1024,
+        max_payload_size: JSON_PUBLISH_BYTES_MAX + 1024,
         max_inflight_count: 200,
         auth: None,
         external_auth: None,

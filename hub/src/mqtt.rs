@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use counterfoil_proto::codec;
 use counterfoil_proto::id::Source;
-use counterfoil_proto::limits::PUBLISH_BYTES_MAX;
+use counterfoil_proto::limits::JSON_PUBLISH_BYTES_MAX;
 use counterfoil_proto::message::Down;
 use counterfoil_proto::topic::{self, Topics, Up};
 use rumqttc::{
@@ -216,7 +216,7 @@ impl Line {
         options.set_clean_session(true);
         options.set_keep_alive(KEEP_ALIVE);
         options.set_inflight(200);
-        options.set_max_packet_size(PUBLISH_BYTES_MAX + 1024, PUBLISH_BYTES_MAX + 1024);
+        options.set_max_packet_size(JSON_PUBLISH_BYTES_MAX + 1024, JSON_PUBLISH_BYTES_MAX + 1024);
         if let Some((name, file)) = &config.credentials {
             options.set_credentials(name, read_password(file.as_deref())?);
         }

@@ -195,7 +195,7 @@ impl Receiver {
 
     async fn decode(&mut self, message: &Incoming) -> Result<Option<Arrival>, Stopping> {
         let Up::Batch(lane) = message.up else { return Ok(None) };
-        let error = match codec::decode_batch(&message.payload, decompress) {
+        let error = match codec::read_batch(&message.payload, decompress) {
             Ok(batch) if batch.head.first.lane == lane => {
                 return Ok(Some(Arrival { source: message.source.clone(), batch }));
             }
@@ -210,14 +210,14 @@ impl Receiver {
     /// Answers what does not decode, and keeps it for a person.
     async fn refuse(&mut self, message: &Incoming, error: CodecError) -> Result<(), Stopping> {
         add(&self.counters.undecodable, 1);
-        let head = codec::decode_batch_head(&message.payload).ok().map(|(head, _)| head);
-        if let (Up::Batch(_), Some(head)) = (message.up, head) {
+        let head = codec::read_batch_first(&message.payload);
+        if let (Up::Batch(_), Some((session, first))) = (message.up, head) {
             let reason = match error {
                 CodecError::TooLarge(_) => NackReason::TooLarge,
                 CodecError::Version(_) | CodecError::Undecodable | CodecError::Unencodable => NackReason::Undecodable,
             };
             add(&self.counters.nacks, 1);
-            let nack = Nack { session: head.session, first: head.first, reason };
+            let nack = Nack { session, first, reason };
             self.outlet.down(&message.source, &Down::Nack(nack));
         }
         tracing::warn!(agent = %message.source, %error, bytes = message.payload.len(), "A message does not decode");
@@ -225,7 +225,7 @@ impl Receiver {
             return Ok(());
         }
         self.rejects_left -= 1;
-        let (key, why, ledger) = (head.map(|head| head.first.lane_key()), error.to_string(), Arc::clone(&self.ledger));
+        let (key, why, ledger) = (head.map(|(_, first)| first.lane_key()), error.to_string(), Arc::clone(&self.ledger));
         let _kept = insist!(self, ledger.reject(&message.source, key, &why, &message.payload));
         Ok(())
     }
@@ -339,7 +339,7 @@ impl Receiver {
     }
 
     async fn hello(&mut self, message: &Incoming) -> Result<(), Stopping> {
-        let hello = match codec::decode::<Hello>(&message.payload) {
+        let hello = match codec::read::<Hello>(&message.payload) {
             Ok(hello) if is_bounded(&hello) => hello,
             Ok(_) => return self.refuse(message, CodecError::TooLarge(message.payload.len())).await,
             Err(error) => return self.refuse(message, error).await,
@@ -349,7 +349,7 @@ impl Receiver {
         add(&self.counters.hellos, 1);
         self.stored.send_modify(|count| *count = count.wrapping_add(1));
         let welcome = Welcome {
-            version: WireVersion::NEWEST.min(hello.versions.1).max(WireVersion::OLDEST),
+            version: WireVersion::NEWEST.min(hello.versions.newest).max(WireVersion::OLDEST),
             session: hello.session,
             round: hello.round,
             hub_epoch: welcomed.hub_epoch,
@@ -363,7 +363,7 @@ impl Receiver {
     }
 
     async fn positions(&mut self, message: &Incoming) -> Result<(), Stopping> {
-        match codec::decode::<Positions>(&message.payload) {
+        match codec::read::<Positions>(&message.payload) {
             Ok(part) if part.items.len() <= POSITIONS_ITEMS_MAX => {
                 let ledger = Arc::clone(&self.ledger);
                 let _applied = insist!(self, ledger.positions(&message.source, &part));

@@ -8,6 +8,9 @@
 //! payload: postcard sequence of byte strings (the records' stored bytes), compressed as codec says
 //! ```
 //!
+//! The same messages have a form in JSON ([`json`]), for hubs in other languages; the first byte tells the two apart, and whoever reads with
+//! [`read`] understands both. Which one an agent speaks is configured.
+//!
 //! Compression itself is the caller's, passed in as a function: it is not `no_std`. Bounds are checked before anything
 //! is decompressed or allocated.
 
@@ -19,6 +22,46 @@ use serde::de::DeserializeOwned;
 use crate::id::{Epoch, Lane, RecordKey, Seq, SessionId};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, PUBLISH_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::message::{Batch, BatchHead, Codec, WireVersion};
+
+pub mod json;
+
+use json::{Message, is_json};
+
+/// The form in which an agent speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// Compact, compressed: for hubs that use this crate.
+    #[default]
+    Postcard,
+    /// Readable, some twenty times as long: for hubs in any language.
+    Json,
+}
+
+/// Writes a message other than a batch, in either form.
+pub fn write<M: Message>(message: &M, encoding: Encoding) -> Result<Vec<u8>, CodecError> {
+    match encoding {
+        Encoding::Postcard => encode(message),
+        Encoding::Json => json::encode(message),
+    }
+}
+
+/// Reads a message other than a batch, in whichever form it has.
+pub fn read<M: Message>(bytes: &[u8]) -> Result<M, CodecError> {
+    if is_json(bytes) { json::decode(bytes) } else { decode(bytes) }
+}
+
+/// Reads a batch in whichever form it has; see [`decode_batch`].
+pub fn read_batch(bytes: &[u8], decompress: impl FnOnce(&[u8], usize) -> Option<Vec<u8>>) -> Result<Batch, CodecError> {
+    if is_json(bytes) { json::decode_batch(bytes) } else { decode_batch(bytes, decompress) }
+}
+
+/// Session and first record of a batch in whichever form it has, as far as they can be read.
+pub fn read_batch_first(bytes: &[u8]) -> Option<(SessionId, RecordKey)> {
+    if is_json(bytes) {
+        return json::decode_batch_first(bytes).ok();
+    }
+    decode_batch_head(bytes).ok().map(|(head, _)| (head.session, head.first))
+}
 
 /// Bytes before a batch's payload.
 pub const BATCH_HEAD_BYTES: usize = 52;

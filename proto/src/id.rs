@@ -142,6 +142,18 @@ macro_rules! opaque {
             }
         }
 
+        #[cfg(test)]
+        impl schemars::JsonSchema for $type {
+            fn schema_name() -> alloc::borrow::Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                let pattern = alloc::format!("^[0-9a-f]{{{}}}$", $length * 2);
+                schemars::json_schema!({ "description": $what, "type": "string", "pattern": pattern })
+            }
+        }
+
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 if serializer.is_human_readable() {
@@ -264,6 +276,7 @@ impl Chain {
 
 /// A sequence of its own within an epoch. The order of the variants is the order of sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Lane {
     /// Money documents, day closes, the agent's own statements that must not be lost. Never dropped.
@@ -325,6 +338,7 @@ impl FromStr for Lane {
 
 /// The place of a record in its lane: from 1, without holes. Zero stands for "none yet".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(into = "u64", try_from = "u64")]
 pub struct Seq(pub u64);
 
@@ -387,6 +401,7 @@ impl fmt::Display for Seq {
 
 /// What names a lane of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LaneKey {
     /// The incarnation.
     pub epoch: Epoch,
@@ -396,6 +411,7 @@ pub struct LaneKey {
 
 /// What names a record of an agent for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RecordKey {
     /// The incarnation.
     pub epoch: Epoch,
@@ -414,6 +430,7 @@ impl RecordKey {
 
 /// A run of sequence numbers, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SeqRange {
     /// The first number.
     pub first: Seq,

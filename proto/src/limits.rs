@@ -42,6 +42,13 @@ pub const BATCH_BYTES_MAX: usize = RECORD_BYTES_MAX + 64;
 /// Bytes of one MQTT publish in either direction, also set as the client's packet limit. A packet above it ends the connection.
 pub const PUBLISH_BYTES_MAX: usize = RECORD_BYTES_MAX + 32 * 1024;
 
+/// Bytes of one MQTT publish of a batch in JSON: the longest document, the stored bytes in base64 beside it, and the attributes. Where
+/// JSON is spoken, the broker and the hub must take as much.
+pub const JSON_PUBLISH_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+/// Bytes of a batch's records where JSON is spoken, unless one single record is larger: about three times as many cross the line, uncompressed.
+pub const JSON_BATCH_BYTES_TARGET: usize = 32 * 1024;
+
 /// Batches in flight on one session, all lanes together; the sender waits for an ack.
 pub const WINDOW_BATCHES_MAX: u32 = 64;
 
@@ -93,6 +100,8 @@ const _: () = {
     assert!(BATCH_BYTES_TARGET < BATCH_BYTES_MAX);
     // zstd's worst case grows incompressible input by under 1/255 and 64 bytes; the batch header and the topic come on top.
     assert!(BATCH_BYTES_MAX + BATCH_BYTES_MAX / 255 + 1024 <= PUBLISH_BYTES_MAX, "every batch fits a publish");
+    // Base64 makes four of three; identity, correlation and flags stand in the stored bytes too, and are bounded by them.
+    assert!(RECORD_BYTES_MAX / 3 * 4 + DOCUMENT_BYTES_MAX + 2 * 64 * 1024 + 4096 <= JSON_PUBLISH_BYTES_MAX);
     assert!(ACK_RANGES_MAX <= RECEIVER_RANGES_MAX);
     assert!(RESEND_MS_MIN < RESEND_MS_MAX);
 };

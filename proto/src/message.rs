@@ -13,6 +13,7 @@ use crate::time::{ClockQuality, WallTime};
 
 /// Versions of the wire that a peer speaks. Each documents what it changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct WireVersion(pub u8);
 
@@ -27,6 +28,7 @@ impl WireVersion {
 
 /// Why a range can never be delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum GoneReason {
     /// The bytes on the disk are damaged; what is left of them is in quarantine.
@@ -50,6 +52,7 @@ impl GoneReason {
 
 /// The agent's statement that a range cannot be delivered. Real records that turn up later fill it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Gone {
     /// What is gone.
     pub range: SeqRange,
@@ -63,6 +66,7 @@ pub struct Gone {
 
 /// How far a lane of an epoch reaches on the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LaneHead {
     /// Which lane.
     pub lane: Lane,
@@ -80,15 +84,29 @@ pub struct LaneHead {
 
 /// Where an epoch came from: what the agent recovered of the one before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Parent {
     /// The epoch before.
     pub epoch: Epoch,
-    /// Its last number and chain per lane, as recovered.
-    pub lanes: Vec<(Lane, Seq, Option<Chain>)>,
+    /// How far its lanes reached, as recovered.
+    pub lanes: Vec<ParentLane>,
+}
+
+/// How far a lane of an epoch reached when the next one began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ParentLane {
+    /// Which lane.
+    pub lane: Lane,
+    /// Its last number.
+    pub last: Seq,
+    /// The chain after that, where known.
+    pub chain: Option<Chain>,
 }
 
 /// An epoch that is not yet wholly safe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EpochHeads {
     /// Which.
     pub epoch: Epoch,
@@ -100,11 +118,32 @@ pub struct EpochHeads {
     pub lanes: Vec<LaneHead>,
 }
 
+/// The wire versions that a peer speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Versions {
+    /// The oldest.
+    pub oldest: WireVersion,
+    /// The newest.
+    pub newest: WireVersion,
+}
+
+/// How far a stream of the way down was applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Applied {
+    /// Which stream.
+    pub stream: String,
+    /// Its last position that took effect.
+    pub position: u64,
+}
+
 /// What an agent says after every connection, and every ten minutes: all that a hub needs to know where it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Hello {
-    /// The oldest and the newest wire version that the agent speaks.
-    pub versions: (WireVersion, WireVersion),
+    /// The wire versions that the agent speaks.
+    pub versions: Versions,
     /// Name and version of the software.
     pub software: String,
     /// This connection.
@@ -122,11 +161,12 @@ pub struct Hello {
     /// Epochs, oldest first.
     pub epochs: Vec<EpochHeads>,
     /// Positions up to which the streams of the way down were applied.
-    pub downlink: Vec<(String, u64)>,
+    pub downlink: Vec<Applied>,
 }
 
 /// Where the hub stands on a lane.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Mark {
     /// Which epoch and lane.
     pub key: LaneKey,
@@ -146,6 +186,7 @@ pub struct Mark {
 
 /// The hub's word that it has these very records, whatever else has their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Taken {
     /// Which epoch and lane.
     pub key: LaneKey,
@@ -157,6 +198,7 @@ pub struct Taken {
 
 /// The hub's answer to a hello: authoritative for its session, and it may lower marks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Welcome {
     /// The wire version to speak.
     pub version: WireVersion,
@@ -178,6 +220,7 @@ pub struct Welcome {
 
 /// What the hub says after a commit, and again while the agent lags.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Ack {
     /// The session that the hub knows of the agent.
     pub session: SessionId,
@@ -193,6 +236,8 @@ pub struct Ack {
 
 /// Why a batch was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
 pub enum NackReason {
     /// Its bytes do not decode.
     Undecodable,
@@ -204,6 +249,7 @@ pub enum NackReason {
 
 /// The hub's word that it did not take a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Nack {
     /// The session of the batch.
     pub session: SessionId,
@@ -287,6 +333,7 @@ impl Batch {
 
 /// Stock of one item, for the snapshot that overtakes the backlog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PositionItem {
     /// The item.
     pub item_id: String,
@@ -298,8 +345,19 @@ pub struct PositionItem {
     pub delta: String,
 }
 
+/// How much of a lane a snapshot reflects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct PositionHead {
+    /// Which epoch and lane.
+    pub key: LaneKey,
+    /// The last number whose movement is in the snapshot.
+    pub last: Seq,
+}
+
 /// A part of a snapshot of stock on hand. Applied whole, and only if newer; kept apart from the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Positions {
     /// The session.
     pub session: SessionId,
@@ -312,13 +370,14 @@ pub struct Positions {
     /// Wall time of the snapshot.
     pub taken_at: WallTime,
     /// Head per epoch and lane: movements up to there are in the snapshot.
-    pub heads: Vec<(LaneKey, Seq)>,
+    pub heads: Vec<PositionHead>,
     /// The items of this part.
     pub items: Vec<PositionItem>,
 }
 
 /// Presence, retained at `state`; JSON, since people and other systems read it too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Presence {
     /// `online`, or `offline` by the will or a clean stop.
     pub state: String,

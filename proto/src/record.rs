@@ -316,6 +316,11 @@ pub use card::without_cards;
 pub use facts::{FactsError, facts};
 pub use schema::json_schema;
 
+/// Whether tills send documents of this kind, so that there is a schema of them.
+pub(crate) fn has_schema(kind: Kind) -> bool {
+    schema::table_of(kind).is_some()
+}
+
 #[cfg(test)]
 #[expect(
     clippy::wildcard_enum_match_arm,

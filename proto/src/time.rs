@@ -25,6 +25,7 @@ impl Moment {
 
 /// Milliseconds since 1970-01-01T00:00:00Z, as the box believed at the time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct WallTime(pub i64);
 
@@ -38,6 +39,7 @@ impl WallTime {
 
 /// How far a wall time may be trusted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ClockQuality {
     /// The kernel says that the clock is synchronised.

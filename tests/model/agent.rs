@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use counterfoil_proto::codec;
 use counterfoil_proto::id::{Chain, Digest, Epoch, Lane, LaneKey, RecordKey, Seq, SeqRange, SessionId};
-use counterfoil_proto::message::{Down, EpochHeads, LaneHead, Parent};
+use counterfoil_proto::message::{Down, EpochHeads, LaneHead, Parent, ParentLane};
 use counterfoil_proto::sync::sender::{Command, Sender};
 use counterfoil_proto::time::Moment;
 
@@ -72,8 +72,10 @@ impl OwnEpoch {
             chain: Some(self.chain(self.last())),
             gone: Vec::new(),
         };
-        let parent =
-            self.parent.map(|(epoch, last, chain)| Parent { epoch, lanes: vec![(Lane::Trade, last, Some(chain))] });
+        let parent = self.parent.map(|(epoch, last, chain)| Parent {
+            epoch,
+            lanes: vec![ParentLane { lane: Lane::Trade, last, chain: Some(chain) }],
+        });
         EpochHeads { epoch: self.epoch, parent, live, lanes: vec![lane] }
     }
 }

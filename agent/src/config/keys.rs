@@ -157,6 +157,12 @@ pub const KEYS: &[Key] = &[
         "The longest pause between two attempts, before jitter; bounds how long after an outage the first record takes",
     ),
     key(
+        "wire.encoding",
+        Choice(&["postcard", "json"]),
+        Default("postcard"),
+        "How the agent speaks to the hub; json is for hubs that are not written in Rust (config/examples/hub), and some twenty times as many bytes",
+    ),
+    key(
         "journal.segment_bytes",
         Bytes { min: 4 * MIB, max: 256 * MIB },
         Default("16MiB"),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use counterfoil_proto::limits::PUBLISH_BYTES_MAX;
+use counterfoil_proto::limits::{JSON_PUBLISH_BYTES_MAX, PUBLISH_BYTES_MAX};
 use rumqttc::{
     AsyncClient, ConnectReturnCode, Event as MqttEvent, EventLoop, LastWill, MqttOptions, NetworkOptions, Packet, QoS,
     SubscribeReasonCode, TlsConfiguration, Transport,
@@ -103,7 +103,8 @@ impl Connection {
         options.set_clean_session(true);
         options.set_keep_alive(config.keep_alive);
         options.set_inflight(INFLIGHT_MAX);
-        options.set_max_packet_size(PUBLISH_BYTES_MAX + 1024, PUBLISH_BYTES_MAX + 1024);
+        // A batch in JSON is the longest that is sent.
+        options.set_max_packet_size(PUBLISH_BYTES_MAX + 1024, JSON_PUBLISH_BYTES_MAX + 1024);
         options.set_last_will(LastWill::new(will.topic, will.payload, QoS::AtLeastOnce, true));
         if let Some((username, password_file)) = &config.credentials {
             let password = match password_file {

@@ -3,9 +3,12 @@
 //! Invariant: a batch holds what is synced, in order and without a hole. What to send and when is not known here, nor over what.
 
 use counterfoil_proto::codec;
-use counterfoil_proto::id::{Chain, Digest, RecordKey, SeqRange, SessionId};
-use counterfoil_proto::limits::{BATCH_BYTES_TARGET, POSITIONS_ITEMS_MAX};
-use counterfoil_proto::message::{EpochHeads, Gone, GoneReason, LaneHead, Parent, PositionItem, Positions};
+use counterfoil_proto::codec::{Encoding, json};
+use counterfoil_proto::id::{Chain, Digest, RecordKey, Seq, SeqRange, SessionId, Source};
+use counterfoil_proto::limits::{BATCH_BYTES_TARGET, JSON_BATCH_BYTES_TARGET, POSITIONS_ITEMS_MAX};
+use counterfoil_proto::message::{
+    EpochHeads, Gone, GoneReason, LaneHead, Parent, PositionHead, PositionItem, Positions,
+};
 
 use crate::agent::PositionsSnapshot;
 use crate::journal::{self, EpochView, Read, ReadError, Reader};
@@ -27,6 +30,10 @@ pub enum PackError {
 /// Reads records and makes batches of them, on a thread that may block.
 pub struct Packer {
     reader: Reader,
+    source: Source,
+    encoding: Encoding,
+    /// Where the last batch ended and the chain there: the next one mostly begins after it.
+    end: Option<(RecordKey, Chain)>,
     compressor: zstd::bulk::Compressor<'static>,
 }
 
@@ -59,9 +66,9 @@ pub enum Packed {
 
 impl Packer {
     /// A packer over a reader of its own; `None` where there is no memory for a compressor.
-    pub fn new(reader: Reader) -> Option<Self> {
+    pub fn new(reader: Reader, source: Source, encoding: Encoding) -> Option<Self> {
         let compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL).ok()?;
-        Some(Self { reader, compressor })
+        Some(Self { reader, source, encoding, end: None, compressor })
     }
 
     /// Reads from `first` on, and makes a batch of it.
@@ -72,18 +79,42 @@ impl Packer {
         records_max: usize,
         plain: bool,
     ) -> Result<Packed, PackError> {
-        match self.reader.read(first.lane_key(), first.seq, records_max, BATCH_BYTES_TARGET)? {
+        let bytes_max = match self.encoding {
+            Encoding::Postcard => BATCH_BYTES_TARGET,
+            Encoding::Json => JSON_BATCH_BYTES_TARGET,
+        };
+        match self.reader.read(first.lane_key(), first.seq, records_max, bytes_max)? {
             Read::Records { first: seq, stored } if seq == first.seq => {
                 let count = u64::try_from(stored.len()).unwrap_or(u64::MAX);
                 let range = SeqRange { first: seq, last: seq.plus(count).previous() };
-                let bytes = codec::encode_batch(session, first, &stored, |bytes| {
-                    if plain { None } else { self.compressor.compress(bytes).ok() }
-                })?;
-                let digests = stored.iter().map(|stored| Digest::of(stored)).collect();
+                let digests: Vec<Digest> = stored.iter().map(|stored| Digest::of(stored)).collect();
+                let bytes = match self.encoding {
+                    Encoding::Postcard => codec::encode_batch(session, first, &stored, |bytes| {
+                        if plain { None } else { self.compressor.compress(bytes).ok() }
+                    })?,
+                    Encoding::Json => {
+                        let before = self.chain_before(first)?;
+                        self.end = before.map(|before| {
+                            let end = (range.first.0..).zip(&digests);
+                            let chain = end.fold(before, |chain, (seq, digest)| chain.next(Seq(seq), *digest));
+                            (RecordKey { seq: range.last, ..first }, chain)
+                        });
+                        json::encode_batch(&self.source, session, first, before, &stored)?
+                    }
+                };
                 Ok(Packed::Batch { range, bytes, digests })
             }
             Read::Damaged { segment } => Ok(Packed::Damaged { segment }),
             Read::Records { .. } | Read::Gone(_) | Read::NotYet | Read::Reclaimed { .. } => Ok(Packed::Nothing),
+        }
+    }
+
+    fn chain_before(&self, first: RecordKey) -> Result<Option<Chain>, PackError> {
+        let before = RecordKey { seq: first.seq.previous(), ..first };
+        match self.end {
+            _ if before.seq == Seq::NONE => Ok(Some(Chain::genesis(first.epoch, first.lane))),
+            Some((at, chain)) if at == before => Ok(Some(chain)),
+            Some(_) | None => self.chain(before),
         }
     }
 
@@ -132,7 +163,7 @@ pub fn positions(session: SessionId, snapshot: PositionsSnapshot) -> Vec<Positio
         part,
         parts,
         taken_at,
-        heads: heads.clone(),
+        heads: heads.iter().map(|&(key, last)| PositionHead { key, last }).collect(),
         items: items.to_vec(),
     };
     (0..parts).zip(chunks).map(part).collect()

@@ -226,10 +226,10 @@ pub(super) fn stock(store_id: String, views: &[StockView]) -> Stock {
     let agents = views.iter().map(|view| {
         let first = view.parts.first();
         let heads = first.map_or(&[][..], |part| part.heads.as_slice()).iter();
-        let head = |(key, seq): &(counterfoil_proto::id::LaneKey, counterfoil_proto::id::Seq)| Head {
-            epoch: key.epoch.to_string(),
-            lane: key.lane.as_str(),
-            seq: seq.0,
+        let head = |head: &counterfoil_proto::message::PositionHead| Head {
+            epoch: head.key.epoch.to_string(),
+            lane: head.key.lane.as_str(),
+            seq: head.last.0,
         };
         StockAgent {
             agent_id: view.source.agent_id.as_str().to_owned(),

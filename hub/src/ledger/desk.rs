@@ -49,8 +49,8 @@ fn read_lineage(bytes: Option<Vec<u8>>) -> Result<Lineage, LedgerError> {
 /// How much of an agent's history a snapshot reflects: the place of its newest epoch, and the records of that.
 fn reflects(lineage: &Lineage, positions: &Positions) -> (usize, u64) {
     let place = |epoch| lineage.epochs.iter().position(|known| known.epoch == epoch).map_or(0, |index| index + 1);
-    let newest = positions.heads.iter().map(|(key, _)| place(key.epoch)).max().unwrap_or(0);
-    let records = positions.heads.iter().filter(|(key, _)| place(key.epoch) == newest).map(|(_, last)| last.0);
+    let newest = positions.heads.iter().map(|head| place(head.key.epoch)).max().unwrap_or(0);
+    let records = positions.heads.iter().filter(|head| place(head.key.epoch) == newest).map(|head| head.last.0);
     (newest, records.fold(0, u64::saturating_add))
 }
 
@@ -435,7 +435,7 @@ impl Ledger for SqlLedger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use counterfoil_proto::message::EpochHeads;
+    use counterfoil_proto::message::{EpochHeads, PositionHead};
     use counterfoil_proto::time::WallTime;
 
     #[test]
@@ -444,7 +444,10 @@ mod tests {
         let mut lineage = Lineage::default();
         lineage.hello(&[known(1), known(2)], true);
         let of = |heads: &[(u8, Lane, u64)]| {
-            let head = |&(number, lane, last)| (LaneKey { epoch: Epoch([number; 16]), lane }, Seq(last));
+            let head = |&(number, lane, last)| PositionHead {
+                key: LaneKey { epoch: Epoch([number; 16]), lane },
+                last: Seq(last),
+            };
             let heads = heads.iter().map(head).collect();
             let (session, items) = (SessionId([1; 16]), vec![]);
             reflects(&lineage, &Positions { session, round: 1, part: 0, parts: 1, taken_at: WallTime(0), heads, items })

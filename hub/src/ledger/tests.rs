@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use counterfoil_proto::id::{AgentId, Chain, Epoch, Lane, StoreId};
 use counterfoil_proto::id::{Digest, LaneKey, RecordKey, Seq, SeqRange, SessionId};
-use counterfoil_proto::message::{BatchHead, Codec, EpochHeads, Gone, GoneReason, LaneHead, PositionItem, WireVersion};
+use counterfoil_proto::message::{
+    BatchHead, Codec, EpochHeads, Gone, GoneReason, LaneHead, PositionHead, PositionItem, Versions, WireVersion,
+};
 use counterfoil_proto::record::{Context, Envelope, Flag, Kind, Record, flag, prepare};
 use counterfoil_proto::time::{ClockQuality, WallTime};
 
@@ -119,7 +121,7 @@ async fn exceptions(ledger: &SqlLedger, code: &str) -> Vec<ExceptionView> {
 
 async fn hello(ledger: &SqlLedger, source: &Source, session: SessionId, epochs: Vec<EpochHeads>) -> Welcomed {
     let hello = Hello {
-        versions: (WireVersion::OLDEST, WireVersion::NEWEST),
+        versions: Versions { oldest: WireVersion::OLDEST, newest: WireVersion::NEWEST },
         software: "test".to_owned(),
         session,
         round: 1,
@@ -379,7 +381,7 @@ async fn a_snapshot_of_stock_applies_whole_and_only_if_newer() {
             part,
             parts: 2,
             taken_at: WallTime(0),
-            heads: vec![(LaneKey { epoch: epoch(1), lane: Lane::Trade }, Seq(records))],
+            heads: vec![PositionHead { key: LaneKey { epoch: epoch(1), lane: Lane::Trade }, last: Seq(records) }],
             items: vec![PositionItem {
                 item_id: format!("{records}/{part}"),
                 unit: "EA".to_owned(),

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use counterfoil_proto::id::{AgentId, Epoch, Lane, RecordKey, SeqRange, StoreId};
-use counterfoil_proto::message::{EpochHeads, LaneHead};
+use counterfoil_proto::message::{EpochHeads, LaneHead, Versions};
 use counterfoil_proto::time::{ClockQuality, WallTime};
 
 use super::*;
@@ -89,7 +89,7 @@ fn hello(agent_id: &str, last: u64) -> Incoming {
     let lane =
         LaneHead { lane: Lane::Trade, first: Seq(1), chain_before: None, last: Seq(last), chain: None, gone: vec![] };
     let hello = Hello {
-        versions: (WireVersion::OLDEST, WireVersion::NEWEST),
+        versions: Versions { oldest: WireVersion::OLDEST, newest: WireVersion::NEWEST },
         software: "test".to_owned(),
         session: SESSION,
         round: 1,

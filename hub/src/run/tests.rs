@@ -5,7 +5,7 @@ use std::path::Path;
 
 use counterfoil_proto::codec;
 use counterfoil_proto::id::{AgentId, Epoch, Lane, RecordKey, Seq, SeqRange, SessionId, Source, StoreId};
-use counterfoil_proto::message::{Down, EpochHeads, Hello, LaneHead, NackReason, Presence, WireVersion};
+use counterfoil_proto::message::{Down, EpochHeads, Hello, LaneHead, NackReason, Presence, Versions, WireVersion};
 use counterfoil_proto::record::{Context, Kind, Record, prepare};
 use counterfoil_proto::time::{ClockQuality, WallTime};
 use counterfoil_proto::topic::{DEFAULT_PREFIX, Topics, Up};
@@ -141,7 +141,7 @@ impl Agent {
             gone: vec![],
         };
         let hello = Hello {
-            versions: (WireVersion::OLDEST, WireVersion::NEWEST),
+            versions: Versions { oldest: WireVersion::OLDEST, newest: WireVersion::NEWEST },
             software: "test".to_owned(),
             session: SESSION,
             round: 7,

@@ -13,14 +13,14 @@ use proptest::prelude::*;
 use super::*;
 use crate::id::{Chain, LaneKey, SeqRange};
 use crate::message::{
-    Ack, Down, EpochHeads, Gone, GoneReason, Hello, LaneHead, Mark, Nack, NackReason, Parent, PositionItem, Positions,
-    Taken, Welcome,
+    Ack, Applied, Down, EpochHeads, Gone, GoneReason, Hello, LaneHead, Mark, Nack, NackReason, Parent, ParentLane,
+    PositionHead, PositionItem, Positions, Taken, Versions, Welcome,
 };
 use crate::record::{Envelope, Flag, Kind, Record};
 use crate::time::{ClockQuality, WallTime};
 
-const FIRST: RecordKey = RecordKey { epoch: Epoch([0x11; 16]), lane: Lane::Trade, seq: Seq(41) };
-const SESSION: SessionId = SessionId([0x22; 16]);
+pub(super) const FIRST: RecordKey = RecordKey { epoch: Epoch([0x11; 16]), lane: Lane::Trade, seq: Seq(41) };
+pub(super) const SESSION: SessionId = SessionId([0x22; 16]);
 const HUB: SessionId = SessionId([0x33; 16]);
 
 fn golden(name: &str, bytes: &[u8]) {
@@ -33,7 +33,7 @@ fn golden(name: &str, bytes: &[u8]) {
     assert_eq!(kept.trim(), hex, "{name} is written differently from what version 1 promised");
 }
 
-fn record() -> Record {
+pub(super) fn record() -> Record {
     Record {
         kind: Kind::TRANSACTION,
         envelope: Envelope {
@@ -55,7 +55,7 @@ fn record() -> Record {
     }
 }
 
-fn hello() -> Hello {
+pub(super) fn hello() -> Hello {
     let gone = Gone {
         range: SeqRange { first: Seq(3), last: Seq(4) },
         reason: GoneReason::Damaged,
@@ -70,9 +70,10 @@ fn hello() -> Hello {
         chain: Some(Chain([2; 32])),
         gone: vec![gone],
     };
-    let parent = Parent { epoch: Epoch([0x44; 16]), lanes: vec![(Lane::Stock, Seq(5), None)] };
+    let parent =
+        Parent { epoch: Epoch([0x44; 16]), lanes: vec![ParentLane { lane: Lane::Stock, last: Seq(5), chain: None }] };
     Hello {
-        versions: (WireVersion::OLDEST, WireVersion::NEWEST),
+        versions: Versions { oldest: WireVersion::OLDEST, newest: WireVersion::NEWEST },
         software: "counterfoil 0.1.0".to_string(),
         session: SESSION,
         round: 1,
@@ -81,7 +82,7 @@ fn hello() -> Hello {
         wall_time: WallTime(1_795_000_000_123),
         clock: ClockQuality::Unsynchronised,
         epochs: vec![EpochHeads { epoch: FIRST.epoch, parent: Some(parent), live: true, lanes: vec![head] }],
-        downlink: vec![("master".to_string(), 7)],
+        downlink: vec![Applied { stream: "master".to_string(), position: 7 }],
     }
 }
 
@@ -104,7 +105,7 @@ fn mark() -> Mark {
     }
 }
 
-fn downs() -> [(&'static str, Down); 5] {
+pub(super) fn downs() -> [(&'static str, Down); 5] {
     let key = FIRST.lane_key();
     let content = crate::id::Digest::of(b"batch");
     let taken = vec![Taken { key, range: SeqRange { first: Seq(38), last: Seq(40) }, content }];
@@ -130,6 +131,20 @@ fn downs() -> [(&'static str, Down); 5] {
     ]
 }
 
+pub(super) fn positions() -> Positions {
+    let item =
+        PositionItem { item_id: "85123A".to_string(), unit: "EA".to_string(), on_hand: None, delta: "-3".to_string() };
+    Positions {
+        session: SESSION,
+        round: 1,
+        part: 0,
+        parts: 1,
+        taken_at: WallTime(1),
+        heads: vec![PositionHead { key: FIRST.lane_key(), last: Seq(40) }],
+        items: vec![item],
+    }
+}
+
 #[test]
 fn messages_are_written_and_read_as_version_1_promised() {
     let bytes = encode(&hello()).unwrap();
@@ -140,17 +155,7 @@ fn messages_are_written_and_read_as_version_1_promised() {
         golden(name, &bytes);
         assert_eq!(decode::<Down>(&bytes).unwrap(), down);
     }
-    let item =
-        PositionItem { item_id: "85123A".to_string(), unit: "EA".to_string(), on_hand: None, delta: "-3".to_string() };
-    let positions = Positions {
-        session: SESSION,
-        round: 1,
-        part: 0,
-        parts: 1,
-        taken_at: WallTime(1),
-        heads: vec![(FIRST.lane_key(), Seq(40))],
-        items: vec![item],
-    };
+    let positions = positions();
     let bytes = encode(&positions).unwrap();
     golden("positions.hex", &bytes);
     assert_eq!(decode::<Positions>(&bytes).unwrap(), positions);

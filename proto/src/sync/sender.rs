@@ -18,7 +18,7 @@ use crate::limits::{
     BATCH_RECORDS_MAX, CREDIT_LAPSE_MS, HELLO_EPOCHS_MAX, HELLO_GONE_MAX, HELLO_INTERVAL_MS, HELLO_RETRY_MS,
     RESEND_MS_MIN, WINDOW_BATCHES_MAX, WINDOW_SEQS_MAX,
 };
-use crate::message::{Ack, Down, EpochHeads, Hello, LaneHead, Mark, Nack, Taken, Welcome, WireVersion};
+use crate::message::{Ack, Down, EpochHeads, Hello, LaneHead, Mark, Nack, Taken, Versions, Welcome, WireVersion};
 use crate::planted::{self, Bug};
 use crate::time::{ClockQuality, Moment, WallTime};
 
@@ -430,7 +430,7 @@ impl Sender {
         (0..count)
             .zip(pages)
             .map(|(page, epochs)| Hello {
-                versions: (WireVersion::OLDEST, WireVersion::NEWEST),
+                versions: Versions { oldest: WireVersion::OLDEST, newest: WireVersion::NEWEST },
                 software: self.software.clone(),
                 session: self.session,
                 round: self.round,

@@ -72,7 +72,7 @@ fn decompress(frame: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
 /// Batches as the hub gets them, and the records in them.
 pub fn batch(bytes: &[u8]) {
     within_mebibytes(16);
-    if let Ok(batch) = codec::decode_batch(bytes, decompress) {
+    if let Ok(batch) = codec::read_batch(bytes, decompress) {
         assert_eq!(batch.records.len() as u64, batch.head.range().count());
         let again = codec::encode_batch(batch.head.session, batch.head.first, &batch.records, |_| None);
         if let Ok(again) = again {
@@ -86,10 +86,10 @@ pub fn batch(bytes: &[u8]) {
 /// Hellos as the hub gets them; welcomes, acks and nacks as the agent gets them.
 pub fn messages(bytes: &[u8]) {
     within_mebibytes(16);
-    if let Ok(hello) = codec::decode::<Hello>(bytes) {
+    if let Ok(hello) = codec::read::<Hello>(bytes) {
         assert_eq!(codec::decode(&codec::encode(&hello).expect("it was decoded")).as_ref(), Ok(&hello));
     }
-    if let Ok(down) = codec::decode::<Down>(bytes) {
+    if let Ok(down) = codec::read::<Down>(bytes) {
         assert_eq!(codec::decode(&codec::encode(&down).expect("it was decoded")).as_ref(), Ok(&down));
     }
 }
@@ -106,7 +106,7 @@ pub fn record(bytes: &[u8]) {
 /// Snapshots of stock on hand.
 pub fn snapshot(bytes: &[u8]) {
     within_mebibytes(16);
-    if let Ok(positions) = codec::decode::<Positions>(bytes) {
+    if let Ok(positions) = codec::read::<Positions>(bytes) {
         assert_eq!(codec::decode(&codec::encode(&positions).expect("it was decoded")).as_ref(), Ok(&positions));
     }
 }

@@ -334,7 +334,7 @@ async fn two_boxes_that_take_turns_are_told_and_suspended_and_what_they_said_of_
         let names = ["synchronised", "unsynchronised", "behind"];
         for (((number, records), clock), name) in said.into_iter().zip(qualities).zip(names) {
             let hello = Hello {
-                versions: (WireVersion::OLDEST, WireVersion::NEWEST),
+                versions: Versions { oldest: WireVersion::OLDEST, newest: WireVersion::NEWEST },
                 software: format!("test {number}"),
                 session: SESSION,
                 round: 1,
@@ -368,7 +368,7 @@ async fn rounds_of_a_snapshot_that_were_never_whole_give_way_and_the_applied_one
             part,
             parts: 3,
             taken_at: WallTime(0),
-            heads: vec![(LaneKey { epoch: epoch(1), lane: Lane::Trade }, Seq(round.into()))],
+            heads: vec![PositionHead { key: LaneKey { epoch: epoch(1), lane: Lane::Trade }, last: Seq(round.into()) }],
             items: vec![],
         };
         let kept = async || {
