@@ -17,20 +17,20 @@ const LIMIT: Duration = Duration::from_mins(2);
 const UP: &str = "counterfoil/v1/+/+/up/#";
 
 /// Somebody on the broker.
-struct Peer {
-    client: AsyncClient,
+pub(crate) struct Peer {
+    pub(crate) client: AsyncClient,
     events: EventLoop,
 }
 
 impl Peer {
-    fn new(broker: &Broker, id: &str) -> Self {
+    pub(crate) fn new(broker: &Broker, id: &str) -> Self {
         let mut options = MqttOptions::new(id, "127.0.0.1", broker.port());
         options.set_max_packet_size(1 << 20, 1 << 20);
         let (client, events) = AsyncClient::new(options, 64);
         Self { client, events }
     }
 
-    async fn next(&mut self) -> Incoming {
+    pub(crate) async fn next(&mut self) -> Incoming {
         loop {
             let event = tokio::time::timeout(LIMIT, self.events.poll()).await.expect("the broker speaks in time");
             if let Event::Incoming(incoming) = event.expect("the line to the broker holds") {

@@ -12,6 +12,7 @@ mod clone;
 mod contract;
 mod crash;
 mod damage;
+mod evidence;
 mod examples;
 mod postgres;
 mod promises;
