@@ -374,11 +374,10 @@ fn from_text(form: Form, text: &str) -> Result<Value, String> {
         Form::Text | Form::Path if text.is_empty() => Err(expected(form)),
         Form::Text | Form::Path => Ok(Value::Text(text.to_owned())),
         Form::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
-        Form::Choice(_) => Err(expected(form)),
+        Form::Choice(_) | Form::Tables(_) => Err(expected(form)),
         Form::Texts => Ok(Value::Texts(
             text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect(),
         )),
-        Form::Tables(_) => Err(expected(form)),
         Form::Flag => text.parse().map(Value::Flag).map_err(|_| expected(form)),
         Form::Count { min, max, .. } => in_range(text.parse().ok(), min, max),
         Form::Bytes { min, max } => in_range(text.parse().ok().or_else(|| of_units(text, &SIZES)), min, max),

@@ -1,6 +1,6 @@
 //! Tells webhooks of exceptions: a task that writes letters into the ledger's outbox, and one for each webhook that delivers them.
 //!
-//! A letter is a `POST` of a CloudEvent 1.0 in structured JSON (`application/cloudevents+json`):
+//! A letter is a `POST` of a `CloudEvent` 1.0 in structured JSON (`application/cloudevents+json`):
 //!
 //! | field | |
 //! |---|---|

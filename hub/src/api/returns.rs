@@ -45,14 +45,14 @@ enum AskedGround {
 #[derive(Serialize)]
 struct Returns {
     ground: AskedGround,
-    lines: Vec<Line>,
+    lines: Vec<ReturnLine>,
     /// Goes into `after` of the next call; missing at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_after: Option<String>,
 }
 
 #[derive(Serialize)]
-struct Line {
+struct ReturnLine {
     position: u64,
     /// Place of the line in the document, from 0.
     line: u32,
@@ -119,12 +119,12 @@ async fn answer(sources: &Sources, asked: Asked) -> Answer {
     Ok(super::json(&Returns { ground: asked.ground, lines, next_after }))
 }
 
-fn line(view: ReturnView, ground: Ground) -> Line {
+fn line(view: ReturnView, ground: Ground) -> ReturnLine {
     let beyond = match ground {
         Ground::AtPrice => view.quantity - view.bought_at_price,
         Ground::SoFar => view.returned_so_far - view.bought_before,
     };
-    Line {
+    ReturnLine {
         position: view.position,
         line: view.line,
         store_id: view.store_id,

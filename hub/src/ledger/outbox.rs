@@ -173,7 +173,7 @@ impl SqlLedger {
     }
 }
 
-/// A row of the outbox: its body is a CloudEvent in structured JSON.
+/// A row of the outbox: its body is a `CloudEvent` in structured JSON.
 fn letter(
     exception: &ExceptionView,
     route: &Route,

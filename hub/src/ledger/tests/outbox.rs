@@ -18,7 +18,7 @@ use crate::routing::tests::route;
 use crate::routing::{Escalation, Route, Routes, Secret, Sending, Webhook, escalation_target};
 
 /// Longer than any of these tests.
-const EVER: Duration = Duration::from_secs(60);
+const EVER: Duration = Duration::from_mins(1);
 
 /// What the server does with a request.
 #[derive(Clone, Copy, Debug)]
