@@ -14,6 +14,7 @@ mod crash;
 mod damage;
 mod evidence;
 mod examples;
+mod json;
 mod postgres;
 mod promises;
 mod replay;

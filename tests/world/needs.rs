@@ -52,7 +52,7 @@ impl Need {
         if let Some(found) = self.find() {
             return found;
         }
-        self.install();
+        self.install(|| self.find().is_some());
         self.find().unwrap_or_else(|| {
             panic!("{} is still missing after: {}. Install it and run the tests again", self.program, self.command())
         })
@@ -74,13 +74,14 @@ impl Need {
         std::env::split_paths(&path).chain(places).map(|place| place.join(self.program)).find(|file| file.is_file())
     }
 
-    fn install(self) {
+    /// Installs the package, unless `is_there` turns true while another process does so.
+    fn install(self, is_there: impl Fn() -> bool) {
         let may = rustix::process::geteuid().is_root() && Path::new("/usr/bin/apt-get").exists();
         assert!(may, "The tests need {}. Install it with: sudo {}", self.program, self.command());
         let lock = File::create(std::env::temp_dir().join("counterfoil-tests.apt.lock"))
             .expect("a lock file in the temporary directory");
         flock(&lock, FlockOperation::LockExclusive).expect("locking a file of our own");
-        if self.find().is_some() {
+        if is_there() {
             return;
         }
         // A list that is out of date or missing is the usual reason for a first failure.
@@ -90,6 +91,25 @@ impl Need {
             assert!(installed, "The tests need {}, and this failed: {}", self.program, self.command());
         }
     }
+}
+
+/// A Python that has paho-mqtt, for the hub in Python: the system's before any other.
+pub fn python_with_paho() -> PathBuf {
+    let python = Need { program: "python3", package: "python3-paho-mqtt", places: &["/usr/bin"] };
+    let find = || {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let others = std::env::split_paths(&path).map(|place| place.join(python.program)).collect::<Vec<_>>();
+        let has_paho = |file: &PathBuf| {
+            let mut command = Command::new(file);
+            command.args(["-c", "import sqlite3, paho.mqtt.client"]).stdin(Stdio::null()).stderr(Stdio::null());
+            command.status().is_ok_and(|status| status.success())
+        };
+        std::iter::once(PathBuf::from("/usr/bin/python3")).chain(others).find(has_paho)
+    };
+    find().unwrap_or_else(|| {
+        python.install(|| find().is_some());
+        find().unwrap_or_else(|| panic!("No python3 has paho-mqtt, not even after: {}", python.command()))
+    })
 }
 
 fn apt_get(arguments: &[&str]) -> bool {
