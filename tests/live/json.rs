@@ -42,7 +42,8 @@ impl Schemas {
             for entry in std::fs::read_dir(root().join("proto/schemas").join(directory)).unwrap() {
                 let path = entry.unwrap().path();
                 let schema: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-                let validator = jsonschema::validator_for(&schema).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+                let validator =
+                    jsonschema::validator_for(&schema).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
                 all.insert(schema["$id"].as_str().unwrap().to_owned(), validator);
             }
         }
@@ -279,7 +280,7 @@ async fn the_hub_takes_both_forms_and_makes_the_same_of_them() {
     other.start();
     other.ready().await;
     for number in 1..=100 {
-        let told = [&stage.agent, &other].map(|agent| agent.api());
+        let told = [&stage.agent, &other].map(Agent::api);
         let first = receipt(&post(&told[0], &sale(number, number)).await);
         let second = receipt(&post(&told[1], &sale(number, number)).await);
         assert_eq!(first.digest, second.digest);

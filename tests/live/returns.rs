@@ -52,13 +52,7 @@ async fn fill(ledger: &SqlLedger, rows: &[Row]) -> BTreeMap<String, u64> {
             let key = RecordKey { epoch: Epoch([number; 16]), lane: Lane::Trade, seq: Seq(first) };
             let count = u32::try_from(chunk.len()).unwrap();
             let session = SessionId([number; 16]);
-            let head = BatchHead {
-                session,
-                first: key,
-                count: count.try_into().unwrap(),
-                codec: Codec::Plain,
-                plain_bytes: 0,
-            };
+            let head = BatchHead { session, first: key, count, codec: Codec::Plain, plain_bytes: 0 };
             let batch = Batch { head, records: chunk.to_vec() };
             ledger.take(&[Arrival { source: source.clone(), batch }]).await.unwrap();
             first += u64::from(count);
