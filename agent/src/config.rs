@@ -16,6 +16,7 @@ use jiff::civil;
 use jiff::tz::TimeZone;
 
 use crate::ingress::admit::Tokens;
+use crate::legacy::{Profile, Profiles};
 
 pub mod keys;
 
@@ -61,6 +62,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// The tills' side.
     pub ingress: IngressConfig,
+    /// Files of other systems; `None` where none are taken.
+    pub spool: Option<SpoolConfig>,
     /// The hub's side.
     pub mqtt: MqttConfig,
     /// How the hub is spoken to; it may answer either way.
@@ -114,6 +117,21 @@ pub struct IngressConfig {
     pub drain_timeout: Duration,
     /// Requests that wait for the writer.
     pub queue_max: usize,
+    /// What documents of other systems are mapped by.
+    pub profiles: Profiles,
+}
+
+/// `[spool]`
+#[derive(Clone, Debug)]
+pub struct SpoolConfig {
+    /// Where the files come to.
+    pub directory: PathBuf,
+    /// How they are read.
+    pub profile: Profile,
+    /// Between two looks.
+    pub poll_interval: Duration,
+    /// How long files that were taken in are kept.
+    pub retain: Duration,
 }
 
 /// `[mqtt]`
@@ -233,7 +251,9 @@ impl Check<'_> {
         let store_id = self.parse("store_id", StoreId::new);
         let agent_id = self.parse("agent_id", AgentId::new);
         let store = self.store();
-        let ingress = self.ingress();
+        let profiles = self.profiles();
+        let spool = self.spool(&profiles);
+        let ingress = self.ingress(profiles);
         let mqtt = self.mqtt();
         let journal = self.journal();
         Some(Config {
@@ -242,6 +262,7 @@ impl Check<'_> {
             data_dir: self.path("data_dir")?,
             store: store?,
             ingress: ingress?,
+            spool,
             mqtt: mqtt?,
             encoding: if self.written.text("wire.encoding") == Some("json") {
                 Encoding::Json
@@ -270,7 +291,26 @@ impl Check<'_> {
         })
     }
 
-    fn ingress(&mut self) -> Option<IngressConfig> {
+    fn profiles(&mut self) -> Profiles {
+        Profiles::read(self.written.texts("ingest.dialects")).unwrap_or_else(|message| {
+            self.fault("ingest.dialects", format!("`ingest.dialects`: {message}"));
+            Profiles::default()
+        })
+    }
+
+    fn spool(&mut self, profiles: &Profiles) -> Option<SpoolConfig> {
+        let directory = self.path("spool.directory")?;
+        let known = format!("one of {}", profiles.names().join(", "));
+        let profile = self.parse("spool.profile", |name| profiles.find(name).ok_or(known))?;
+        Some(SpoolConfig {
+            directory,
+            profile,
+            poll_interval: self.duration("spool.poll_interval"),
+            retain: self.duration("spool.retain"),
+        })
+    }
+
+    fn ingress(&mut self, profiles: Profiles) -> Option<IngressConfig> {
         let listen: Option<SocketAddr> = self.parse("ingress.listen", |text| {
             text.parse().map_err(|_| "an address and a port, such as \"127.0.0.1:7360\" or \"[::1]:7360\"")
         });
@@ -315,6 +355,7 @@ impl Check<'_> {
             idle_timeout: self.duration("ingress.idle_timeout"),
             drain_timeout: self.duration("ingress.drain_timeout"),
             queue_max: self.count("ingress.queue_max"),
+            profiles,
         })
     }
 

@@ -35,6 +35,7 @@ use crate::config::IngressConfig;
 pub mod admit;
 pub mod body;
 pub mod connection;
+pub mod ingest;
 pub mod metrics;
 pub mod openapi;
 pub mod query;

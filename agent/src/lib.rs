@@ -17,6 +17,7 @@ pub mod env;
 pub mod error;
 pub mod ingress;
 pub mod journal;
+pub mod legacy;
 pub mod state;
 pub mod supervise;
 pub mod uplink;

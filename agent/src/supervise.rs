@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::env::Env;
 use crate::error::ExitError;
 use crate::ingress::Ingress;
+use crate::legacy::spool::Spool;
 use crate::uplink::{Uplink, View};
 
 /// How often the owner looks at what is due by time.
@@ -40,7 +41,10 @@ pub async fn run(config: Config) -> Result<(), ExitError> {
     let (stop, stopping) = watch::channel(false);
     let ticker = tokio::spawn(tick(handle.clone()));
     let uplink = Uplink::new(config.clone(), env.clone(), handle.clone(), reader, view);
-    let uplink = tokio::spawn(uplink.run(stopping));
+    let uplink = tokio::spawn(uplink.run(stopping.clone()));
+    let spool = config.spool.clone().map(|spool| Spool::open(spool, config.context(), handle.clone(), env.clone()));
+    let spool = spool.transpose().map_err(|error| ExitError::Disk(Box::new(error)))?;
+    let spool = spool.map(|spool| tokio::spawn(spool.run(stopping)));
     let ingress = Ingress::bind(&config.ingress, config.context(), handle.clone()).await?;
     if let Ok(address) = ingress.local_addr() {
         info!(%address, "ready for the tills");
@@ -54,6 +58,11 @@ pub async fn run(config: Config) -> Result<(), ExitError> {
     stop.send_replace(true);
     if uplink.await.is_err() {
         error!("the uplink ended unexpectedly");
+    }
+    if let Some(spool) = spool
+        && spool.await.is_err()
+    {
+        error!("the spool ended unexpectedly");
     }
     ticker.abort();
     drop(handle);

@@ -312,7 +312,7 @@ mod unit;
 mod when;
 
 pub use accept::{identity_of_document, identity_of_transaction, prepare};
-pub use card::without_cards;
+pub use card::mask_cards;
 pub use facts::{FactsError, facts};
 pub use schema::json_schema;
 

@@ -117,6 +117,36 @@ pub const KEYS: &[Key] = &[
         "Requests that wait for the writer; when reached, 503 with Retry-After. Some seconds' worth on a slow card",
     ),
     key(
+        "ingest.dialects",
+        Texts,
+        Default(""),
+        "POSLog dialects beside ncr-2.1 and poslog-6, each `name = base setting=value`: void=flagged|negative|positive, change=tender|nested, return=negative|positive, tax=included|added, rewards=none|detailed, zone=store|IANA, gross, weight_unit, store",
+    ),
+    key(
+        "spool.directory",
+        Path,
+        Optional,
+        "Files of another system that are put here are taken in and answered beside themselves, in done/ or failed/; on one file system",
+    ),
+    key(
+        "spool.profile",
+        Text,
+        Default("poslog-6"),
+        "How they are read: ncr-2.1, poslog-6, square, shopify, or one of ingest.dialects",
+    ),
+    key(
+        "spool.poll_interval",
+        Duration { min_ms: 100, max_ms: 60 * MINUTE },
+        Default("5s"),
+        "Between two looks; a file is taken when it did not change between two of them, so that one being written is left",
+    ),
+    key(
+        "spool.retain",
+        Duration { min_ms: MINUTE, max_ms: 3_660 * DAY },
+        Default("30d"),
+        "How long files in done/ and their results stay; what is in failed/ waits for a person",
+    ),
+    key(
         "mqtt.url",
         Text,
         Required,

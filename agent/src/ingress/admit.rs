@@ -179,13 +179,16 @@ pub enum MediaType {
     NdJson,
 }
 
-/// Checks what a body claims to be: JSON (which no web page can send across origins unasked) and not compressed.
-pub fn media_type(headers: &HeaderMap) -> Result<MediaType, Problem> {
+/// Checks that a body is not compressed.
+pub fn plain_encoding(headers: &HeaderMap) -> Result<(), Problem> {
     let plain =
         headers.get_all(CONTENT_ENCODING).iter().all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
-    if !plain {
-        return Err(problems::ENCODING_NOT_SUPPORTED.detail("Send the body without Content-Encoding"));
-    }
+    if plain { Ok(()) } else { Err(problems::ENCODING_NOT_SUPPORTED.detail("Send the body without Content-Encoding")) }
+}
+
+/// Checks what a body claims to be: JSON (which no web page can send across origins unasked) and not compressed.
+pub fn media_type(headers: &HeaderMap) -> Result<MediaType, Problem> {
+    plain_encoding(headers)?;
     let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match essence.as_str() {

@@ -182,6 +182,13 @@ fn any_of(schemas: [schemars::Schema; 2]) -> Value {
 fn request_body(call: Call, schemas: &mut SchemaGenerator, documents: &mut Map<String, Value>) -> Option<Value> {
     let one = match call {
         Call::Submit(kind) => document_schema(kind, documents),
+        Call::Ingest => {
+            let json = json!({ "type": "object", "description": "Of a profile that is JSON: an order, or many under `orders`" });
+            let xml = json!({ "type": "string", "description": "POSLog, in UTF-8; transactions of any number up to the bound of documents" });
+            return Some(json!({
+                "application/json": { "schema": json }, "application/xml": { "schema": xml }, "text/xml": { "schema": xml },
+            }));
+        }
         Call::Validate => json!({ "type": "object" }),
         Call::Change(_) => {
             let resolution = schemas.subschema_for::<Resolution>().to_value();

@@ -9,7 +9,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use counterfoil_proto::limits::IDENTIFIER_CHARS_MAX;
 use counterfoil_proto::record::flag::Change;
-use counterfoil_proto::record::{identity_of_document, identity_of_transaction, without_cards};
+use counterfoil_proto::record::{identity_of_document, identity_of_transaction, mask_cards};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -141,7 +141,8 @@ pub(super) async fn change(api: &Api, change: Change, asked: Asked) -> Result<Re
     }
     let resolution = resolution(&body.bytes)?;
     // A remark is journaled and forwarded like a document, so a card number stays out of it as well.
-    let [by, reason] = [resolution.by, resolution.reason].map(|text| without_cards(text, api.context.mask_13_digits));
+    let mask = |text: String| mask_cards(&text, api.context.mask_13_digits).unwrap_or(text);
+    let [by, reason] = [resolution.by, resolution.reason].map(mask);
     match api.agent.change_exception(id, change, by, reason).await {
         Ok(Some(answer)) => Ok(reply::json(StatusCode::OK, &answer)),
         Ok(None) => Err(problems::UNKNOWN_EXCEPTION.detail("See GET /v1/exceptions?all=true for those that are known")),

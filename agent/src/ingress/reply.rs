@@ -102,6 +102,7 @@ pub mod problems {
         TOKEN_UNKNOWN = "token-unknown", UNAUTHORIZED, "The token is not known";
         HOST_NOT_ALLOWED = "host-not-allowed", FORBIDDEN, "The box is not called by that name";
         NOT_FOUND = "not-found", NOT_FOUND, "There is no such resource";
+        UNKNOWN_PROFILE = "unknown-profile", NOT_FOUND, "There is no such profile";
         UNKNOWN_ITEM = "unknown-item", NOT_FOUND, "No record names that item";
         UNKNOWN_RECEIPT = "unknown-receipt", NOT_FOUND, "That document is not known here";
         UNKNOWN_EXCEPTION = "unknown-exception", NOT_FOUND, "That exception is not known here";

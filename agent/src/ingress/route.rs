@@ -20,15 +20,18 @@ use super::admit::{Caller, Gate};
 use super::body::{BodyBounds, discard_unasked};
 use super::metrics::Counters;
 use super::reply::{self, Slug, problems};
-use super::{Peer, openapi, query, submit};
+use super::{Peer, ingest, openapi, query, submit};
 use crate::agent::AgentHandle;
 use crate::config::IngressConfig;
+use crate::legacy::Profiles;
 
 /// What a call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     /// Takes documents of a kind.
     Submit(Kind),
+    /// Takes documents of another system.
+    Ingest,
     /// Judges documents and records nothing.
     Validate,
     /// Stock of an item.
@@ -122,26 +125,49 @@ pub const GUARDED_ANSWERS: &[(u16, Shape, &str)] = &[
     ),
 ];
 
+/// What calls that take documents answer.
+const SUBMIT_ANSWERS: &[(u16, Shape, &str)] = &[
+    (201, Shape::Receipt, "One document, on the disk and synced"),
+    (200, Shape::ReceiptOrMany, "One document that was recorded before (the first receipt), or the results of many"),
+    (400, Shape::Problem, "The body or the document cannot be read"),
+    (
+        409,
+        Shape::Problem,
+        "The same identity was recorded with other content; this one is kept beside it, do not send it again",
+    ),
+    (413, Shape::Problem, "The body, the document or their number is too large"),
+    (415, Shape::Problem, "Neither application/json nor application/x-ndjson, or compressed"),
+    (422, Shape::Problem, "The document lacks an identity or has a wrong type; every fault is listed"),
+    (507, Shape::Problem, "The journal is full, nothing was appended; honour Retry-After and send the same again"),
+];
+
+/// What `/v1/ingest/{profile}` answers.
+const INGEST_ANSWERS: &[(u16, Shape, &str)] = &[
+    (
+        201,
+        Shape::Receipt,
+        "The source is one document, on the disk and synced; `warnings` name what of it is not mapped",
+    ),
+    (200, Shape::ReceiptOrMany, "One document that was recorded before (the first receipt), or the results of many"),
+    (400, Shape::Problem, "The body cannot be read"),
+    (404, Shape::Problem, "There is no such profile; the detail lists those that there are"),
+    (
+        409,
+        Shape::Problem,
+        "The same identity was recorded with other content; this one is kept beside it, do not send it again",
+    ),
+    (413, Shape::Problem, "The body, a document or their number is too large"),
+    (
+        415,
+        Shape::Problem,
+        "Not the content type of the profile (application/json, or application/xml or text/xml), or compressed",
+    ),
+    (422, Shape::Problem, "The source cannot be mapped, or what it maps to lacks an identity; every fault is listed"),
+    (507, Shape::Problem, "The journal is full, nothing was appended; honour Retry-After and send the same again"),
+];
+
 const fn submit(path: &'static str, kind: Kind, summary: &'static str) -> Route {
-    const ANSWERS: &[(u16, Shape, &str)] = &[
-        (201, Shape::Receipt, "One document, on the disk and synced"),
-        (
-            200,
-            Shape::ReceiptOrMany,
-            "One document that was recorded before (the first receipt), or the results of many",
-        ),
-        (400, Shape::Problem, "The body or the document cannot be read"),
-        (
-            409,
-            Shape::Problem,
-            "The same identity was recorded with other content; this one is kept beside it, do not send it again",
-        ),
-        (413, Shape::Problem, "The body, the document or their number is too large"),
-        (415, Shape::Problem, "Neither application/json nor application/x-ndjson, or compressed"),
-        (422, Shape::Problem, "The document lacks an identity or has a wrong type; every fault is listed"),
-        (507, Shape::Problem, "The journal is full, nothing was appended; honour Retry-After and send the same again"),
-    ];
-    Route { post: true, path, call: Call::Submit(kind), summary, parameters: &[], answers: ANSWERS }
+    Route { post: true, path, call: Call::Submit(kind), summary, parameters: &[], answers: SUBMIT_ANSWERS }
 }
 
 const fn get(
@@ -186,6 +212,14 @@ pub const ROUTES: &[Route] = &[
         "Record money put into or taken out of tills outside sales, and counted in them",
     ),
     submit("/v1/day-closes", Kind::DAY_CLOSE, "Record the close of a business day with its declared totals"),
+    Route {
+        post: true,
+        path: "/v1/ingest/{profile}",
+        call: Call::Ingest,
+        summary: "Record documents of another system (square, shopify, ncr-2.1, poslog-6, or a dialect of the configuration)",
+        parameters: &[],
+        answers: INGEST_ANSWERS,
+    },
     Route {
         post: true,
         path: "/v1/validate",
@@ -292,6 +326,8 @@ pub struct Api {
     pub agent: AgentHandle,
     /// What documents are judged by.
     pub context: Arc<Context>,
+    /// What documents of other systems are mapped by.
+    pub profiles: Profiles,
     /// Bounds of bodies.
     pub bodies: BodyBounds,
     /// What was answered.
@@ -306,6 +342,7 @@ impl Api {
         Self {
             agent,
             context: Arc::new(context),
+            profiles: config.profiles.clone(),
             bodies: BodyBounds::new(config.body_bytes_max, config.bodies_bytes_max, config.body_timeout),
             counters,
             gate: Gate::new(config.tokens.clone(), &config.allowed_hosts),
@@ -366,6 +403,7 @@ async fn answer(call: Call, State(api): State<Arc<Api>>, params: Params, request
     let asked = Asked { uri: parts.uri, headers: parts.headers, path, body, peer };
     let answered = match call {
         Call::Submit(kind) => submit::submit(&api, kind, asked).await,
+        Call::Ingest => ingest::ingest(&api, asked).await,
         Call::Validate => submit::validate(&api, asked).await,
         Call::Stock => query::stock(&api, asked).await,
         Call::Receipt => query::receipt(&api, asked).await,

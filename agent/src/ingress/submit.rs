@@ -38,7 +38,7 @@ enum Documents {
 }
 
 /// A document that was judged, or the problem it is refused for.
-type Judged = Result<Prepared, Problem>;
+pub(super) type Judged = Result<Prepared, Problem>;
 
 /// Takes documents of `kind`.
 pub(super) async fn submit(api: &Api, kind: Kind, asked: Asked) -> Result<Response, Problem> {
@@ -46,6 +46,11 @@ pub(super) async fn submit(api: &Api, kind: Kind, asked: Asked) -> Result<Respon
     let (documents, key, _held) = read;
     let is_one = matches!(documents, Documents::One(_));
     let judged = judge(&api.context, kind, documents, key).await?;
+    settle(api, judged, is_one).await
+}
+
+/// Hands on what was judged good, and answers for all.
+pub(super) async fn settle(api: &Api, judged: Vec<Judged>, is_one: bool) -> Result<Response, Problem> {
     let mut problems = Vec::with_capacity(judged.len());
     let mut prepared = Vec::with_capacity(judged.len());
     for judged in judged {

@@ -41,6 +41,7 @@ fn config() -> IngressConfig {
         idle_timeout: AT_MOST,
         drain_timeout: AT_MOST,
         queue_max: 16,
+        profiles: crate::legacy::Profiles::default(),
     }
 }
 

@@ -55,9 +55,9 @@ pub(crate) fn gtins_of(root: &Node<'_>) -> Vec<String> {
     gtins
 }
 
-/// `text` with all but the last four digits of each card number masked: for remarks of people, which belong to no document.
-pub fn without_cards(text: String, mask_13_digits: bool) -> String {
-    CardRule { mask_13_digits, gtins: Vec::new() }.masked(&text).unwrap_or(text)
+/// `text` with its card numbers masked, for copies of foreign text that is no document of ours; `None` where it holds none.
+pub fn mask_cards(text: &str, mask_13_digits: bool) -> Option<String> {
+    CardRule { mask_13_digits, gtins: Vec::new() }.masked(text)
 }
 
 impl CardRule {

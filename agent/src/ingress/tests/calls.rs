@@ -177,7 +177,7 @@ async fn an_exception_is_resolved_by_somebody_for_a_reason() {
 async fn what_is_not_there_is_said_as_a_problem() {
     let served = serve_with_owner(config()).await;
     served.get("/v1/nothing").await.is_problem(404, "not-found");
-    served.get("/v1/ingest/nothing").await.is_problem(404, "not-found");
+    served.get("/v1/nothing/nothing").await.is_problem(404, "not-found");
     let wrong = served.get("/v1/transactions").await;
     wrong.is_problem(405, "method-not-allowed");
     assert_eq!(wrong.header("allow"), "POST");
@@ -288,4 +288,45 @@ fn check_references(value: &Value, document: &Value) {
         Value::Array(items) => items.iter().for_each(|item| check_references(item, document)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
+}
+
+#[tokio::test]
+async fn documents_of_other_systems_go_the_way_of_everybodys() {
+    const XML: &str = "Content-Type: text/xml; charset=utf-8\r\n";
+    let served = serve_with_owner(config()).await;
+    let sale = |number: u64| {
+        format!(
+            "<Transaction><WorkstationID>3</WorkstationID><SequenceNumber>{number}</SequenceNumber><BusinessDayDate>2026-11-23</BusinessDayDate>\
+             <EndDateTime>2026-11-23T10:15:40</EndDateTime><CurrencyCode>EUR</CurrencyCode><Odd>secret-value</Odd><RetailTransaction><LineItem>\
+             <SequenceNumber>1</SequenceNumber><Sale><ItemID>a</ItemID><ExtendedAmount>1.00</ExtendedAmount><Quantity>1</Quantity></Sale></LineItem>\
+             <Total TotalType=\"TransactionGrandAmount\">1.00</Total></RetailTransaction></Transaction>"
+        )
+    };
+    let path = "/v1/ingest/poslog-6";
+    let one = served.call("POST", path, XML, &format!("<POSLog>{}</POSLog>", sale(1))).await;
+    assert_eq!(one.status, 201, "{one:?}");
+    assert_eq!(one.json()["warnings"], serde_json::json!(["not mapped: /Odd"]));
+    let many = served.call("POST", path, XML, &format!("<POSLog>{}{}<Transaction/></POSLog>", sale(1), sale(2))).await;
+    let many = many.json();
+    let counts = ["recorded", "duplicates", "refused"].map(|name| many[name].as_u64().unwrap());
+    assert_eq!(counts, [1, 1, 1], "{many}");
+    let other = sale(2).replace("1.00", "2.00");
+    served.call("POST", path, XML, &other).await.is_problem(409, "identity-conflict");
+    let unknown = served.call("POST", "/v1/ingest/nobody", XML, "<POSLog/>").await;
+    unknown.is_problem(404, "unknown-profile");
+    let detail = unknown.json()["detail"].to_string();
+    for known in ["square", "shopify", "ncr-2.1", "poslog-6"] {
+        assert!(detail.contains(known), "{detail}");
+    }
+    served.call("POST", "/v1/ingest/square", XML, "{}").await.is_problem(415, "content-type-not-supported");
+    served.post(path, "{}").await.is_problem(415, "content-type-not-supported");
+    served.call("POST", path, XML, "<POSLog/>").await.is_problem(400, "unreadable-body");
+    served.call("POST", path, XML, "<POSLog><Transaction>").await.is_problem(400, "unreadable-document");
+    let invalid = served.post("/v1/ingest/square", "{\"id\":\"secret-value\"}").await;
+    invalid.is_problem(422, "invalid-document");
+    assert_eq!(invalid.json()["faults"][0]["pointer"], "/total_money");
+    assert!(!String::from_utf8(invalid.body).unwrap().contains("secret-value"));
+    let many = format!("<POSLog>{}</POSLog>", "<Transaction/>".repeat(1_001));
+    served.call("POST", path, XML, &many).await.is_problem(413, "too-many-documents");
+    assert_eq!(served.refusals.counts()["unknown-profile"], 1);
 }
