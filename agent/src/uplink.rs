@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use counterfoil_proto::codec;
+use counterfoil_proto::codec::{self, Encoding};
 use counterfoil_proto::id::{LaneKey, RecordKey, Seq, SessionId};
 use counterfoil_proto::message::{Down, Hello, Presence};
 use counterfoil_proto::sync::sender::{Command, Sender};
@@ -83,7 +83,10 @@ impl Uplink {
             env,
             agent,
             news: reader.clone(),
-            packer: Packer::new(reader, config.source.clone(), config.encoding),
+            packer: Packer::new(reader).map(|packer| match config.encoding {
+                Encoding::Postcard => packer,
+                Encoding::Json => packer.in_json(config.source.clone()),
+            }),
             view,
             status: UplinkStatus::default(),
             topics,

@@ -3,7 +3,7 @@
 //! Invariant: a batch holds what is synced, in order and without a hole. What to send and when is not known here, nor over what.
 
 use counterfoil_proto::codec;
-use counterfoil_proto::codec::{Encoding, json};
+use counterfoil_proto::codec::json;
 use counterfoil_proto::id::{Chain, Digest, RecordKey, Seq, SeqRange, SessionId, Source};
 use counterfoil_proto::limits::{BATCH_BYTES_TARGET, JSON_BATCH_BYTES_TARGET, POSITIONS_ITEMS_MAX};
 use counterfoil_proto::message::{
@@ -30,8 +30,8 @@ pub enum PackError {
 /// Reads records and makes batches of them, on a thread that may block.
 pub struct Packer {
     reader: Reader,
-    source: Source,
-    encoding: Encoding,
+    /// Where JSON is spoken: who says it.
+    json: Option<Source>,
     /// Where the last batch ended and the chain there: the next one mostly begins after it.
     end: Option<(RecordKey, Chain)>,
     compressor: zstd::bulk::Compressor<'static>,
@@ -66,9 +66,15 @@ pub enum Packed {
 
 impl Packer {
     /// A packer over a reader of its own; `None` where there is no memory for a compressor.
-    pub fn new(reader: Reader, source: Source, encoding: Encoding) -> Option<Self> {
+    pub fn new(reader: Reader) -> Option<Self> {
         let compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL).ok()?;
-        Some(Self { reader, source, encoding, end: None, compressor })
+        Some(Self { reader, json: None, end: None, compressor })
+    }
+
+    /// The same, making batches in JSON, of `source`.
+    #[must_use]
+    pub fn in_json(self, source: Source) -> Self {
+        Self { json: Some(source), ..self }
     }
 
     /// Reads from `first` on, and makes a batch of it.
@@ -79,27 +85,24 @@ impl Packer {
         records_max: usize,
         plain: bool,
     ) -> Result<Packed, PackError> {
-        let bytes_max = match self.encoding {
-            Encoding::Postcard => BATCH_BYTES_TARGET,
-            Encoding::Json => JSON_BATCH_BYTES_TARGET,
-        };
+        let bytes_max = if self.json.is_some() { JSON_BATCH_BYTES_TARGET } else { BATCH_BYTES_TARGET };
         match self.reader.read(first.lane_key(), first.seq, records_max, bytes_max)? {
             Read::Records { first: seq, stored } if seq == first.seq => {
                 let count = u64::try_from(stored.len()).unwrap_or(u64::MAX);
                 let range = SeqRange { first: seq, last: seq.plus(count).previous() };
                 let digests: Vec<Digest> = stored.iter().map(|stored| Digest::of(stored)).collect();
-                let bytes = match self.encoding {
-                    Encoding::Postcard => codec::encode_batch(session, first, &stored, |bytes| {
+                let bytes = match &self.json {
+                    None => codec::encode_batch(session, first, &stored, |bytes| {
                         if plain { None } else { self.compressor.compress(bytes).ok() }
                     })?,
-                    Encoding::Json => {
+                    Some(source) => {
                         let before = self.chain_before(first)?;
                         self.end = before.map(|before| {
                             let end = (range.first.0..).zip(&digests);
                             let chain = end.fold(before, |chain, (seq, digest)| chain.next(Seq(seq), *digest));
                             (RecordKey { seq: range.last, ..first }, chain)
                         });
-                        json::encode_batch(&self.source, session, first, before, &stored)?
+                        json::encode_batch(source, session, first, before, &stored)?
                     }
                 };
                 Ok(Packed::Batch { range, bytes, digests })

@@ -1,7 +1,7 @@
 //! The same messages as JSON, for hubs that are not written in Rust. The schemas lie in `proto/schemas/`, the guide in `config/examples/hub/`.
 //!
 //! Every message is an object with `wire` (the version) and `type`; its other members are the fields of [`crate::message`]. A batch holds
-//! its records as CloudEvents 1.0: attributes for who has no need of more, the document as `data`, and the **stored bytes** in base64,
+//! its records as `CloudEvents` 1.0: attributes for who has no need of more, the document as `data`, and the **stored bytes** in base64,
 //! over which the record digest goes, and with it the chain.
 //!
 //! Invariant: the stored bytes are what is sent; the attributes beside them are read out of them and say nothing else. Reading ignores
@@ -163,7 +163,7 @@ pub(super) struct BatchOut<'a> {
     records: Vec<Event<'a>>,
 }
 
-/// A record as a CloudEvents 1.0 event in JSON. Everything but `stored` is read out of the stored bytes.
+/// A record as a `CloudEvents` 1.0 event in JSON. Everything but `stored` is read out of the stored bytes.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]

@@ -16,7 +16,7 @@ use counterfoil::journal::{Disk, JournalConfig, Reader};
 use counterfoil::state::Shelf;
 use counterfoil::uplink::View;
 use counterfoil::uplink::packer::{self, Packed, Packer, heads};
-use counterfoil_proto::codec::{self, Encoding};
+use counterfoil_proto::codec;
 use counterfoil_proto::id::{LaneKey, Seq, SessionId, Source};
 use counterfoil_proto::message::{Down, Hello, Presence};
 use counterfoil_proto::sync::sender::{Command, Sender};
@@ -304,7 +304,7 @@ impl Process {
         let software = counterfoil::SOFTWARE.to_owned();
         let mut sender = Sender::new(session, software.clone(), seed, self.fruitless_sessions, now);
         sender.handle_heads(heads(self.reader.lanes()), now);
-        let packer = Packer::new(self.reader.clone(), self.source.clone(), Encoding::Postcard)?;
+        let packer = Packer::new(self.reader.clone())?;
         self.session = Some(Session { connection, sender, packer });
         self.status.connected = true;
         let live = self.reader.lanes().into_iter().find(|view| view.live);
