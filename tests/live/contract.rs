@@ -69,7 +69,8 @@ async fn every_answer_stands_in_the_published_description() {
 
     let mut command = Command::new(st);
     command.args(["run", &format!("{}/openapi.json", agent.url()), "--checks", CHECKS]);
-    command.args(["--phases", "examples,coverage,fuzzing", "--max-examples", "10", "--seed", "1", "--workers", "2"]);
+    // One worker: CPython 3.11 loses count of its recursion where two threads read source texts.
+    command.args(["--phases", "examples,coverage,fuzzing", "--max-examples", "10", "--seed", "1", "--workers", "1"]);
     command.args(["--generation-database", "none", "--continue-on-failure", "--no-color", "--warnings", "off"]);
     command.current_dir(directory.path());
     let mut run = Process::start("schemathesis", command, &directory.path().join("schemathesis.log"));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use counterfoil_proto::codec::decode_batch;
 use counterfoil_proto::record::Record;
+use counterfoil_proto::topic;
 use rumqttc::QoS;
 use serde_json::{Value, json};
 use world::bin::bin;
@@ -16,10 +17,14 @@ use crate::stage::{Stage, post, receipt, sale};
 
 const LIMIT: Duration = Duration::from_mins(2);
 
+fn is_batch(topic: &str) -> bool {
+    matches!(topic::parse(topic::DEFAULT_PREFIX, topic), Some((_, topic::Up::Batch(_))))
+}
+
 /// The envelopes' correlation ids in what was heard on the broker.
 fn correlations(heard: &[(String, Vec<u8>)]) -> Vec<String> {
     let mut found = Vec::new();
-    for (_, payload) in heard.iter().filter(|(topic, _)| topic.contains("/up/batch/")) {
+    for (_, payload) in heard.iter().filter(|(topic, _)| is_batch(topic)) {
         let batch = decode_batch(payload, |bytes, length| zstd::bulk::decompress(bytes, length).ok()).unwrap();
         found.extend(batch.records.iter().filter_map(|stored| Record::decode(stored).ok()?.envelope.correlation_id));
     }
