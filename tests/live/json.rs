@@ -206,11 +206,13 @@ fn rows(hub: &PythonHub) -> Vec<Row> {
 async fn a_hub_in_python_that_is_killed_has_each_record_once() {
     let directory = tempfile::tempdir().unwrap();
     let broker = Broker::plain().await;
-    let heard = capture(&broker).await;
+    let mut hub = PythonHub::new(directory.path(), &broker);
     let mqtt = Mqtt { url: broker.url(), identity: None };
     let mut agent = Agent::new(&directory.path().join("agent"), "0042", "box1", &mqtt, JSON);
     agent.start();
     agent.ready().await;
+    // Only now: what had to be installed or built first would hold up the listener until the broker lets go of it.
+    let heard = capture(&broker).await;
     let mut receipts: Vec<Receipt> = Vec::new();
     for from in (1..=SALES).step_by(usize::try_from(SALES_A_REQUEST).unwrap()) {
         let sales: Vec<Value> = (from..from + SALES_A_REQUEST).map(|number| sale(number, number)).collect();
@@ -222,7 +224,6 @@ async fn a_hub_in_python_that_is_killed_has_each_record_once() {
     }
     assert_eq!(receipts.len() as u64, SALES);
 
-    let mut hub = PythonHub::new(directory.path(), &broker);
     hub.start().await;
     for count in KILLS {
         let deadline = Deadline::new(LIMIT);
