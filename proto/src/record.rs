@@ -292,6 +292,7 @@ pub struct Prepared {
 
 pub mod accept;
 mod card;
+mod common;
 pub mod control_totals;
 mod correlation;
 pub mod day_close;

@@ -6,9 +6,10 @@
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
+use super::common::{ATTRIBUTES, CORRELATION_ID, DOCUMENT_ID, END_DATE_TIME, FISCAL_EVIDENCE, STORE_ID, TRACEPARENT};
 use super::facts::{DayCloseFacts, DeclaredTotals, FactsError, TenderSum};
 use super::read::Fields;
-use super::schema::{Table, Type, identity, optional, required};
+use super::schema::{Table, Type, optional, required};
 use super::transaction::fold::tax_sums;
 use super::transaction::{TAX, TAXES_MAX, TENDER_TYPES};
 use crate::limits::TENDERS_MAX;
@@ -20,24 +21,19 @@ pub(crate) static TABLE: Table = Table {
     title: "day_close",
     doc: "The end of a business day at a till, or in the whole store, with the totals that it declares.",
     fields: &[
-        identity(
-            "document_id",
-            Type::Identifier,
-            "Names the document; unique per store. On a single post the header \
-            Idempotency-Key says the same.",
-        ),
-        optional("store_id", Type::Identifier, "Comes from configuration; where it is given, it must match."),
+        DOCUMENT_ID,
+        STORE_ID,
         optional("workstation_id", Type::Identifier, "The till; missing where the whole store closes."),
         required("business_day_date", Type::Date, "The business day that is closed."),
-        required("end_date_time", Type::DateTime, "When. A time without offset is taken in the store's time zone."),
+        END_DATE_TIME,
         optional("operator_id", Type::Identifier, "Who closed it; a pseudonym, not a name."),
-        optional("correlation_id", Type::Identifier, "Ties records of one business process together."),
-        optional("traceparent", Type::TraceParent, "W3C trace context; no part of the content digest."),
+        CORRELATION_ID,
+        TRACEPARENT,
         required("totals", Type::List(&DECLARED, CURRENCIES_MAX), "What is declared, per currency."),
         optional("first_sequence_number", Type::Integer, "The till's first number of the day."),
         optional("last_sequence_number", Type::Integer, "The till's last number of the day."),
-        optional("fiscal_evidence", Type::Opaque, "Signatures and counters of a fiscal device, carried untouched."),
-        optional("attributes", Type::Attributes, "Texts by name, carried untouched."),
+        FISCAL_EVIDENCE,
+        ATTRIBUTES,
     ],
 };
 

@@ -12,11 +12,14 @@ use alloc::string::ToString;
 
 use rust_decimal::Decimal;
 
+use super::common::{
+    ATTRIBUTES, BUSINESS_DAY_DATE, CORRELATION_ID, CUSTOMER_ID, DOCUMENT_ID, END_DATE_TIME, STORE_ID, TRACEPARENT,
+};
 use super::facts::{FactsError, FulfillmentFacts, FulfillmentLine, FulfillmentState, FulfillmentType, Substitution};
 use super::flag::{self, Flags};
 use super::json::Node;
 use super::read::Fields;
-use super::schema::{SERIAL_NUMBERS_MAX, Table, Type, identity, optional, required};
+use super::schema::{SERIAL_NUMBERS_MAX, Table, Type, optional, required};
 use super::{Envelope, gtin, unit, when};
 use crate::limits::LINE_ITEMS_MAX;
 use crate::time::WallTime;
@@ -33,13 +36,8 @@ pub(crate) static TABLE: Table = Table {
     doc: "How far the lines of an order got in the store. Quantities are those that come into the stated state with this update, so that a \
           partial or split hand-over is several updates.",
     fields: &[
-        identity(
-            "document_id",
-            Type::Identifier,
-            "Names the document; unique per store. On a single post the header \
-            Idempotency-Key says the same.",
-        ),
-        optional("store_id", Type::Identifier, "Comes from configuration; where it is given, it must match."),
+        DOCUMENT_ID,
+        STORE_ID,
         required("order_id", Type::Identifier, "The order."),
         optional(
             "fulfillment_id",
@@ -53,8 +51,8 @@ pub(crate) static TABLE: Table = Table {
             "What the lines come into: proposed; reserved and prepared hold the goods; completed hands them out; canceled \
              and failed let them go.",
         ),
-        required("end_date_time", Type::DateTime, "When. A time without offset is taken in the store's time zone."),
-        optional("business_day_date", Type::Date, "The business day; derived from end_date_time where it is missing."),
+        END_DATE_TIME,
+        BUSINESS_DAY_DATE,
         optional("ready_at", Type::Instant, "Since when the goods lie ready; with an offset."),
         optional(
             "expires_at",
@@ -63,15 +61,15 @@ pub(crate) static TABLE: Table = Table {
         ),
         optional("workstation_id", Type::Identifier, "Where it was entered."),
         optional("operator_id", Type::Identifier, "Who entered it; a pseudonym, not a name."),
-        optional("customer_id", Type::Identifier, "The customer; a pseudonym, not a name."),
+        CUSTOMER_ID,
         optional("channel", Type::Text, "Where the order comes from: web, app, call_center …"),
         optional("currency_code", Type::Currency, "ISO 4217; the amounts beside it are in it."),
         optional("reason_code", Type::Text, "Why, for canceled and failed."),
         optional("packages", Type::Texts(PACKAGES_MAX), "Packages, by SSCC where they have one."),
-        optional("correlation_id", Type::Identifier, "Ties records of one business process together."),
-        optional("traceparent", Type::TraceParent, "W3C trace context; no part of the content digest."),
+        CORRELATION_ID,
+        TRACEPARENT,
         required("line_items", Type::List(&LINE, LINE_ITEMS_MAX), "Its lines."),
-        optional("attributes", Type::Attributes, "Texts by name, carried untouched."),
+        ATTRIBUTES,
     ],
 };
 

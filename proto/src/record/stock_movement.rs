@@ -10,10 +10,11 @@ use alloc::vec::Vec;
 
 use rust_decimal::Decimal;
 
+use super::common::{ATTRIBUTES, BUSINESS_DAY_DATE, CORRELATION_ID, DOCUMENT_ID, END_DATE_TIME, STORE_ID, TRACEPARENT};
 use super::facts::{FactsError, MovementFacts, StockChange, StockCount};
 use super::flag::{self, Flags};
 use super::read::Fields;
-use super::schema::{SERIAL_NUMBERS_MAX, Table, Type, identity, optional, required};
+use super::schema::{SERIAL_NUMBERS_MAX, Table, Type, optional, required};
 use super::unit;
 use crate::limits::LINE_ITEMS_MAX;
 
@@ -24,22 +25,17 @@ pub(crate) static TABLE: Table = Table {
     doc: "Goods in, out, adjusted, lost or counted. Quantities are signed: receipt and transfer_in are positive; transfer_out, loss and \
           return_to_vendor are negative; an adjustment has either sign; a count states what lies on the shelf.",
     fields: &[
-        identity(
-            "document_id",
-            Type::Identifier,
-            "Names the document; unique per store. On a single post the header \
-            Idempotency-Key says the same.",
-        ),
-        optional("store_id", Type::Identifier, "Comes from configuration; where it is given, it must match."),
+        DOCUMENT_ID,
+        STORE_ID,
         required("type", Type::Choice(TYPES), "What happened to the goods."),
-        required("end_date_time", Type::DateTime, "When. A time without offset is taken in the store's time zone."),
-        optional("business_day_date", Type::Date, "The business day; derived from end_date_time where it is missing."),
+        END_DATE_TIME,
+        BUSINESS_DAY_DATE,
         optional("workstation_id", Type::Identifier, "Where it was entered."),
         optional("operator_id", Type::Identifier, "Who entered it; a pseudonym, not a name."),
         optional("reason_code", Type::Text, "Why."),
         optional("order_id", Type::Identifier, "The order or delivery that it belongs to."),
-        optional("correlation_id", Type::Identifier, "Ties records of one business process together."),
-        optional("traceparent", Type::TraceParent, "W3C trace context; no part of the content digest."),
+        CORRELATION_ID,
+        TRACEPARENT,
         optional(
             "source_location",
             Type::Identifier,
@@ -47,7 +43,7 @@ pub(crate) static TABLE: Table = Table {
         ),
         optional("target_location", Type::Identifier, "Where the goods go."),
         required("line_items", Type::List(&LINE, LINE_ITEMS_MAX), "Its lines."),
-        optional("attributes", Type::Attributes, "Texts by name, carried untouched."),
+        ATTRIBUTES,
     ],
 };
 

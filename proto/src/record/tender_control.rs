@@ -10,10 +10,13 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use super::Envelope;
+use super::common::{
+    ATTRIBUTES, BUSINESS_DAY_DATE, CORRELATION_ID, DOCUMENT_ID, END_DATE_TIME, FISCAL_EVIDENCE, STORE_ID, TRACEPARENT,
+};
 use super::facts::{FactsError, TenderControlFacts, TenderSum};
 use super::flag::{self, Flags};
 use super::read::Fields;
-use super::schema::{Table, Type, identity, optional, required};
+use super::schema::{Table, Type, optional, required};
 use super::transaction::TENDER_TYPES;
 use crate::limits::TENDERS_MAX;
 
@@ -25,25 +28,20 @@ pub(crate) static TABLE: Table = Table {
     doc: "Cash or other tender put into or taken out of a till outside a sale, or counted in it. Amounts are signed: paid_in and loan are \
           positive; paid_out, safe_drop and pickup are negative; a declaration states what lies in the till.",
     fields: &[
-        identity(
-            "document_id",
-            Type::Identifier,
-            "Names the document; unique per store. On a single post the header \
-            Idempotency-Key says the same.",
-        ),
-        optional("store_id", Type::Identifier, "Comes from configuration; where it is given, it must match."),
+        DOCUMENT_ID,
+        STORE_ID,
         required("workstation_id", Type::Identifier, "The till."),
         required("type", Type::Choice(TYPES), "What happened to the money."),
-        required("end_date_time", Type::DateTime, "When. A time without offset is taken in the store's time zone."),
-        optional("business_day_date", Type::Date, "The business day; derived from end_date_time where it is missing."),
+        END_DATE_TIME,
+        BUSINESS_DAY_DATE,
         optional("operator_id", Type::Identifier, "Who did it; a pseudonym, not a name."),
         required("currency_code", Type::Currency, "ISO 4217; the amounts beside it are in it."),
         required("tenders", Type::List(&TENDER, TENDERS_MAX), "What was moved or counted, by means of payment."),
         optional("reason_code", Type::Text, "Why."),
-        optional("correlation_id", Type::Identifier, "Ties records of one business process together."),
-        optional("traceparent", Type::TraceParent, "W3C trace context; no part of the content digest."),
-        optional("fiscal_evidence", Type::Opaque, "Signatures and counters of a fiscal device, carried untouched."),
-        optional("attributes", Type::Attributes, "Texts by name, carried untouched."),
+        CORRELATION_ID,
+        TRACEPARENT,
+        FISCAL_EVIDENCE,
+        ATTRIBUTES,
     ],
 };
 

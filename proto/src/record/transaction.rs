@@ -2,6 +2,9 @@
 //!
 //! Invariant: fields are only added, and none becomes required later: documents of every age have to be read.
 
+use super::common::{
+    ATTRIBUTES, BUSINESS_DAY_DATE, CORRELATION_ID, CUSTOMER_ID, FISCAL_EVIDENCE, STORE_ID, TRACEPARENT,
+};
 use super::schema::{Field, Need, SERIAL_NUMBERS_MAX, Table, Type, identity, optional, required};
 use crate::limits::{LINE_ITEMS_MAX, TENDERS_MAX};
 
@@ -36,9 +39,9 @@ pub(crate) static TABLE: Table = Table {
             "Names the document; unique per store. Without it the four parts (workstation_id, \
             business_day_date, sequence_number, sequence_epoch) do. On a single post the header Idempotency-Key says the same.",
         ),
-        optional("store_id", Type::Identifier, "Comes from configuration; where it is given, it must match."),
+        STORE_ID,
         required("workstation_id", Type::Identifier, "The till, unique in the store."),
-        optional("business_day_date", Type::Date, "The business day; derived from end_date_time where it is missing."),
+        BUSINESS_DAY_DATE,
         identity("sequence_number", Type::Integer, "The till's own number; required without document_id."),
         optional(
             "sequence_epoch",
@@ -60,18 +63,18 @@ pub(crate) static TABLE: Table = Table {
         optional("operator_id", Type::Identifier, "Who served; a pseudonym, not a name."),
         required("currency_code", Type::Currency, "ISO 4217; all amounts are in it."),
         optional("channel", Type::Text, "store, click_and_collect …"),
-        optional("correlation_id", Type::Identifier, "Ties records of one business process together."),
-        optional("traceparent", Type::TraceParent, "W3C trace context; no part of the content digest."),
+        CORRELATION_ID,
+        TRACEPARENT,
         optional("training_mode", Type::Boolean, "Training never reaches stock or totals."),
-        optional("customer_id", Type::Identifier, "The customer; a pseudonym, not a name."),
+        CUSTOMER_ID,
         optional("loyalty_id", Type::Identifier, "The loyalty account; a token where it looks like a card number."),
         optional("order_id", Type::Identifier, "The order that it belongs to."),
         optional("transaction_link", Type::Object(&LINK), "The transaction that it refers to."),
         required("line_items", Type::List(&LINE, LINE_ITEMS_MAX), "Its lines; empty for no_sale."),
         optional("tenders", Type::List(&TENDER, TENDERS_MAX), "What was paid with."),
         required("totals", Type::Object(&TOTALS), "The totals as the till has them."),
-        optional("fiscal_evidence", Type::Opaque, "Signatures and counters of a fiscal device, carried untouched."),
-        optional("attributes", Type::Attributes, "Texts by name, carried untouched."),
+        FISCAL_EVIDENCE,
+        ATTRIBUTES,
     ],
 };
 
