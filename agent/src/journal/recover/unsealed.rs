@@ -44,12 +44,14 @@ impl Recovery {
         let content = scan::content(&bytes, &kept, &mut self.table, &self.cursor);
         self.gone.extend(&content.gone);
         self.opened.clean = tail.clean;
-        let mut rot: Vec<(u32, u32)> = items
+        // A cut that lost only the sector with the header of a group that nobody was told of leaves the group's records whole. Rot ends
+        // anywhere; what a cut tears off ends with a sector.
+        let (torn, mut rot): (Vec<_>, Vec<_>) = items
             .bad
             .iter()
             .filter(|(start, _)| *start < tail.end && *start >= header_bytes.unwrap_or(0))
             .map(|&(start, end)| (start, end.min(tail.end)))
-            .collect();
+            .partition(|(start, end)| *start >= tail.proven && end.is_multiple_of(SECTOR_BYTES));
         if let Some(short) = tail.proven_missing(&kept, header_bytes.unwrap_or(0)) {
             rot.push(short);
         }
@@ -57,6 +59,8 @@ impl Recovery {
         let is_told = kept.iter().any(|item| item.header.kind == Kind::Hole) && rot.is_empty();
         let gone = if is_told && found.header.is_some() { &[] } else { content.gone.as_slice() };
         self.report(number, &bytes, rot.clone(), gone, found.header.is_none(), &tail);
+        self.report_cut(number, &bytes, &torn, &tail);
+        rot.extend(torn);
         if is_cut || (found.bytes < self.config.segment_bytes && !tail.clean) {
             // A segment has its whole length before it has its name. A file cut between two groups looks whole but for that.
             self.note(
@@ -106,40 +110,34 @@ impl Recovery {
     ) {
         let disk = Arc::clone(&self.disk);
         let keep = |start: u32, end: u32| {
-            // A file that was cut ends before what its frames say.
-            let end = bytes.len().min(end as usize);
-            quarantine(disk.as_ref(), number, start, bytes.get(start as usize..end).unwrap_or(&[]))
+            quarantine(disk.as_ref(), number, start, bytes.get(start as usize..end as usize).unwrap_or(&[]))
         };
         let is_garbage = header_is_bad && tail.kept == 0;
         if is_garbage {
             rot = bytes.iter().rposition(|byte| *byte != 0).map(|last| (0, to_u32(last) + 1)).into_iter().collect();
         }
-        // A cut that lost only the sector with the header of a group that nobody was told of leaves the group's records whole. Rot ends
-        // anywhere; what a cut tears off ends with a sector.
-        let is_torn_off = |&(start, end): &(u32, u32)| start >= tail.proven && end.is_multiple_of(SECTOR_BYTES);
-        let is_torn = gone.is_empty() && !header_is_bad && rot.iter().all(is_torn_off);
-        if is_torn && let (Some(&(start, _)), Some(&(_, end))) = (rot.first(), rot.last()) {
-            self.opened.tail_cut = Some(TailCut {
-                position: Position::new(number, tail.end),
-                bytes: u64::from(end - start),
-                quarantined: keep(start, end),
-                records: Vec::new(),
-            });
-        } else if !rot.is_empty() || header_is_bad || !gone.is_empty() {
+        if !rot.is_empty() || header_is_bad || !gone.is_empty() {
             let bad_bytes = rot.iter().map(|(start, end)| u64::from(end - start)).sum();
             let damage = self.note("bytes of the last segment are damaged", number, bad_bytes, gone.to_vec());
             damage.quarantined = rot.iter().filter_map(|(start, end)| keep(*start, *end)).collect();
             damage.offset = rot.first().map_or(0, |(start, _)| *start);
             damage.end_unknown = is_garbage || rot.iter().any(|(_, end)| *end > tail.stated);
         }
-        if tail.cut_end > tail.end {
-            self.opened.tail_cut = Some(TailCut {
-                position: Position::new(number, tail.end),
-                bytes: u64::from(tail.cut_end - tail.end) + self.opened.tail_cut.as_ref().map_or(0, |torn| torn.bytes),
-                quarantined: keep(tail.end, tail.cut_end),
-                records: tail.cut_records.clone(),
-            });
-        }
+    }
+
+    /// Says what is cut off behind the proven end, and keeps the raw bytes.
+    fn report_cut(&mut self, number: u32, bytes: &[u8], torn: &[(u32, u32)], tail: &Tail) {
+        let regions = torn.iter().copied().chain((tail.cut_end > tail.end).then_some((tail.end, tail.cut_end)));
+        let regions: Vec<(u32, u32)> = regions.collect();
+        let (Some(&(start, _)), Some(&(_, end))) = (regions.first(), regions.last()) else { return };
+        // A file that was cut ends before what its frames say.
+        let raw = bytes.get(start as usize..bytes.len().min(end as usize)).unwrap_or(&[]);
+        self.opened.tail_cut = Some(TailCut {
+            position: Position::new(number, tail.end),
+            bytes: regions.iter().map(|(start, end)| u64::from(end - start)).sum(),
+            quarantined: quarantine(self.disk.as_ref(), number, start, raw),
+            records: tail.cut_records.clone(),
+        });
     }
 
     /// What counts of the unsealed segment, byte for byte and at the same offsets, with holes where bytes are bad. Also says how long the

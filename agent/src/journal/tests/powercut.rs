@@ -270,40 +270,87 @@ fn a_torn_group_is_cut_kept_in_quarantine_and_told() {
     }
 }
 
-/// The header of a group may end where a sector does, and that sector alone may be lost. Its records are whole and stay; nothing that was
-/// ever counted on is damaged, and nobody is alarmed.
-#[test]
-fn a_group_whose_header_alone_was_torn_off_is_no_damage() {
-    let mut aligned = 0;
+/// A group of three records whose header ends with a sector, and what stood there before; where its frames begin.
+fn aligned_group(fails: bool) -> (World, String, Vec<u8>, Vec<usize>) {
     for filler in 0..520 {
         let mut world = World::new(small());
         world.append(&[Lane::Trade], filler).unwrap();
         let file = world.names(".seg").pop().unwrap();
         let start = usize::try_from(world.journal().end().offset()).unwrap();
         let before = world.disk.content(&file).unwrap();
-        world.disk.fail(Some(fail(Call::Sync, 0, false)));
-        assert!(world.append(&[Lane::Trade; 3], 400).is_err());
-        let mut torn = world.disk.content(&file).unwrap();
-        let first = (start..).step_by(8).skip(1).find(|at| torn[*at..].starts_with(b"CF")).unwrap();
-        if first % 512 != 0 {
-            continue;
+        if fails {
+            world.disk.fail(Some(fail(Call::Sync, 0, false)));
         }
-        aligned += 1;
-        torn[start..first].copy_from_slice(&before[start..first]);
+        assert_eq!(world.append(&[Lane::Trade; 3], 400).is_err(), fails);
+        let written = world.disk.content(&file).unwrap();
+        let frames = (start..written.len()).step_by(8).filter(|at| written[*at..].starts_with(b"CF"));
+        let frames: Vec<usize> = frames.take(4).collect();
+        if frames[1].is_multiple_of(512) {
+            return (world, file, before, frames);
+        }
+    }
+    panic!("no header ended with a sector");
+}
+
+/// The header of a group may end where a sector does, and that sector alone may be lost. Its records are whole and stay; nothing that was
+/// ever counted on is damaged, and nobody is alarmed. The last record may be lost beside it.
+#[test]
+fn a_group_whose_header_alone_was_torn_off_is_no_damage() {
+    for is_last_lost in [false, true] {
+        let (mut world, file, before, frames) = aligned_group(true);
+        let mut torn = world.disk.content(&file).unwrap();
+        let end = torn.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        torn[frames[0]..frames[1]].copy_from_slice(&before[frames[0]..frames[1]]);
+        let mut bytes = frames[1] - frames[0];
+        if is_last_lost {
+            // All but its first bytes.
+            torn[frames[3] + 16..].copy_from_slice(&before[frames[3] + 16..]);
+            bytes += torn.iter().rposition(|byte| *byte != 0).unwrap() + 1 - frames[3];
+        }
         world.disk.set_content(&file, torn);
         world.disk.kill();
         world.open();
         assert!(world.opened.damage.is_empty(), "{:?}", world.opened.damage);
         let cut = world.opened.tail_cut.clone().unwrap();
-        assert!(cut.bytes == (first - start) as u64 && cut.quarantined.is_some(), "{cut:?}");
-        let served = world.read_all().records;
-        assert_eq!(served.len(), 4);
+        assert_eq!((cut.bytes, cut.quarantined.is_some()), (bytes as u64, true), "{cut:?}");
+        let log_end = if is_last_lost { frames[3] } else { end.next_multiple_of(8) };
+        assert_eq!(cut.position.offset() as usize, log_end);
+        // Told once: a hole stands there now. Before anybody reads, for a reader would mend it.
         world.disk.power_cut(Cut::DropAll);
         world.open();
         assert!(world.opened.damage.is_empty() && world.opened.tail_cut.is_none(), "{:?}", world.opened);
-        assert_eq!(world.read_all().records, served);
+        assert_eq!(world.read_all().records.len(), if is_last_lost { 3 } else { 4 });
     }
-    assert!(aligned > 0, "no header ended with a sector");
+}
+
+/// A file that ends within its last record keeps what there is of it.
+#[test]
+fn of_a_record_that_the_file_cuts_the_bytes_are_kept() {
+    let (mut world, file, _, frames) = aligned_group(true);
+    let mut torn = world.disk.content(&file).unwrap();
+    torn.truncate(frames[3] + 100);
+    world.disk.set_content(&file, torn.clone());
+    world.disk.kill();
+    world.open();
+    let cut = world.opened.tail_cut.clone().unwrap();
+    let kept = world.disk.content(&format!("quarantine/{}", cut.quarantined.unwrap())).unwrap();
+    assert!(kept.starts_with(&torn[frames[3]..]), "{kept:?}");
+}
+
+/// The same sector lost once the group was counted on is damage, wherever it ends.
+#[test]
+fn a_sector_that_is_lost_before_the_proven_end_is_damage() {
+    let (mut world, file, before, frames) = aligned_group(false);
+    world.trade(1);
+    let mut content = world.disk.content(&file).unwrap();
+    content[frames[0]..frames[1]].copy_from_slice(&before[frames[0]..frames[1]]);
+    world.disk.set_content(&file, content);
+    world.disk.kill();
+    world.open();
+    let told: Vec<_> = world.opened.damage.iter().map(|damage| (damage.offset as usize, damage.bytes)).collect();
+    assert_eq!(told, [(frames[0], (frames[1] - frames[0]) as u64)]);
+    assert!(world.opened.tail_cut.is_none());
+    assert!(world.verify().is_empty(), "no record is gone by it");
 }
 
 /// Processes that end in their first groups never told anybody of their epochs: the line of the next one goes past them.
