@@ -6,7 +6,7 @@
 use std::io;
 
 use counterfoil_proto::id::{PublicKey, Signature};
-use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use ring::signature::{Ed25519KeyPair, KeyPair};
 
 use crate::env::Env;
 use crate::error::ExitError;
@@ -64,11 +64,6 @@ impl DeviceKey {
     }
 }
 
-/// Whether the holder of a key signed these bytes.
-pub fn is_signed_by(public_key: PublicKey, bytes: &[u8], signature: Signature) -> bool {
-    UnparsedPublicKey::new(&ED25519, public_key.0).verify(bytes, &signature.0).is_ok()
-}
-
 fn encode(seed: [u8; SEED_BYTES]) -> Vec<u8> {
     let mut bytes = [&MAGIC[..], &seed].concat();
     bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
@@ -83,8 +78,14 @@ fn decode(bytes: &[u8]) -> Option<[u8; SEED_BYTES]> {
 
 #[cfg(test)]
 mod tests {
+    use ring::signature::{ED25519, UnparsedPublicKey};
+
     use super::*;
     use crate::journal::MemoryDisk;
+
+    fn is_signed_by(public_key: PublicKey, bytes: &[u8], signature: Signature) -> bool {
+        UnparsedPublicKey::new(&ED25519, public_key.0).verify(bytes, &signature.0).is_ok()
+    }
 
     #[test]
     fn a_key_is_made_once_and_signs_for_ever_and_a_spoiled_file_gives_another() {

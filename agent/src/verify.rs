@@ -8,10 +8,9 @@ use std::path::Path;
 use std::{fmt, io};
 
 use counterfoil_proto::id::{Digest, LaneKey, PublicKey};
-use counterfoil_proto::record::control_totals::{ALGORITHM, ControlTotals, Previous, signed_bytes};
+use counterfoil_proto::record::control_totals::{ControlTotals, Previous, is_signed};
 use counterfoil_proto::record::{Kind, Record};
 
-use crate::device::is_signed_by;
 use crate::journal::{self, Checked, Disk, Finding, Met, OsDisk};
 
 /// What was gone through and found.
@@ -102,20 +101,19 @@ impl Line {
             return vec![met.finding("control totals that cannot be read".to_owned())];
         };
         let document = &record.document;
-        let (Ok(totals), Some(signed)) = (serde_json::from_slice::<ControlTotals>(document), signed_bytes(document))
-        else {
+        let Ok(totals) = serde_json::from_slice::<ControlTotals>(document) else {
             return vec![met.finding("control totals that cannot be read".to_owned())];
         };
-        let wrong = self.judge(met, &totals, &signed);
+        let wrong = self.judge(met, &totals, document);
         self.previous = Some(Previous { number: totals.number, digest: Digest::of(document) });
         self.public_key = Some(totals.public_key);
         self.whole += u64::from(wrong.is_empty());
         wrong.into_iter().map(|what| met.finding(format!("control totals {}: {what}", totals.number))).collect()
     }
 
-    fn judge(&self, met: &Met<'_>, totals: &ControlTotals, signed: &[u8]) -> Vec<String> {
+    fn judge(&self, met: &Met<'_>, totals: &ControlTotals, document: &[u8]) -> Vec<String> {
         let mut wrong = Vec::new();
-        if totals.algorithm != ALGORITHM || !is_signed_by(totals.public_key, signed, totals.signature) {
+        if !is_signed(totals, document) {
             wrong.push(
                 "the signature does not belong to what stands there; it was changed after it was signed".to_owned(),
             );

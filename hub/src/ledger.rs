@@ -26,6 +26,7 @@ mod posting;
 mod read;
 mod returns;
 pub mod schema;
+mod seals;
 pub mod sql;
 pub mod sqlite;
 #[cfg(test)]
@@ -39,10 +40,11 @@ pub(crate) use tests::postgres_url;
 
 pub use desk::read_copy;
 pub use outbox::Letter;
+pub(crate) use seals::Seal;
 pub use sql::{Database, Work};
 pub use view::{
     AgentView, By, Cursor, DayDocument, DayView, EntryView, ExceptionFilter, ExceptionView, Gauges, Ground, LaneView,
-    Lookup, LookupQuery, PageQuery, RecordsPage, ReturnView, ReturnsQuery, StockView, TillNumbers, TotalsRow,
+    Lookup, LookupQuery, PageQuery, RecordsPage, ReturnView, ReturnsQuery, SealView, StockView, TillNumbers, TotalsRow,
 };
 pub use watch::Beat;
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::env;
-use crate::ledger::{Ledger, LedgerError, PostingBounds};
+use crate::ledger::{Ledger, LedgerError, PostingBounds, Seal};
 use crate::naming::{self, Named};
 use crate::reconcile::{ByCurrency, Sums};
 
@@ -132,6 +132,8 @@ pub struct Reading {
     pub raised: Vec<Raised>,
     /// What it changes of an exception.
     pub change: Option<Change>,
+    /// The signed control totals that it is.
+    pub(crate) seal: Option<Seal>,
     /// What it is found by beside its identity, and what it reverses.
     pub named: Named,
 }
@@ -209,6 +211,12 @@ pub fn read(stored: &Stored, opaque: bool) -> Reading {
     }
     if record.kind == Kind::EXCEPTION_CHANGE {
         reading.change = change(&record.document);
+    }
+    if record.kind == Kind::CONTROL_TOTALS {
+        reading.seal = Seal::read(&record.document);
+        if reading.seal.is_none() {
+            reading.raised.push(raise(flag::CONTROL_TOTALS_BROKEN, "", "they cannot be read".to_owned()));
+        }
     }
     let found = facts_and_ties(record.kind, envelope, &record.document).map(|(facts, ties)| {
         reading.named = Named::read(stored, envelope, ties);

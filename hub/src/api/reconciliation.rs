@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
+use counterfoil_proto::id::PublicKey;
+use counterfoil_proto::record::control_totals::Computed;
 use serde::Serialize;
 
 use super::totals::{DayQuery, text};
@@ -30,10 +32,27 @@ struct Judged {
     status: Verdict,
     declared: Vec<Figures>,
     counted: Vec<Figures>,
+    /// What its box counted at the close, signed; missing where the box has not told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signed: Option<Signed>,
     /// What differs, without what came late.
     differences: Vec<Difference>,
     /// Came after the close; counted.
     late: Vec<Document>,
+}
+
+#[derive(Debug, Serialize)]
+struct Signed {
+    agent_id: String,
+    /// Counts the closes of the box.
+    number: u64,
+    public_key: PublicKey,
+    /// Whether the signature is right and they follow the ones before, by the same key.
+    is_valid: bool,
+    /// What is wrong, in words.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    wrong: String,
+    counted: Vec<Computed>,
 }
 
 #[derive(Debug, Serialize)]
@@ -149,6 +168,7 @@ fn judged(workstation_id: Option<&str>, day: &DayView) -> Judged {
         status,
         declared: figures(side.declared.as_ref().unwrap_or(&ByCurrency::new())),
         counted: figures(&side.counted),
+        signed: signed(workstation_id.unwrap_or_default(), day),
         differences: differences
             .iter()
             .map(|difference| Difference {
@@ -160,6 +180,19 @@ fn judged(workstation_id: Option<&str>, day: &DayView) -> Judged {
             .collect(),
         late: late.into_iter().map(document).collect(),
     }
+}
+
+/// The newest control totals of a till, or of the whole store.
+fn signed(workstation_id: &str, day: &DayView) -> Option<Signed> {
+    let seal = day.seals.iter().rev().find(|seal| seal.workstation_id == workstation_id)?;
+    Some(Signed {
+        agent_id: seal.agent_id.clone(),
+        number: seal.number,
+        public_key: seal.public_key,
+        is_valid: seal.wrong.is_empty(),
+        wrong: seal.wrong.clone(),
+        counted: seal.computed.clone(),
+    })
 }
 
 fn till(workstation_id: &str, day: &DayView) -> Till {
@@ -301,6 +334,7 @@ mod tests {
                 named(9, DayWhat::Conflict, "3", 1, 999),
             ],
             numbers: vec![numbers("1", &[(1, 1), (3, 3)]), numbers("2", &[(1, 3)]), numbers("3", &[(5, 5)])],
+            seals: Vec::new(),
             agents: vec![("box1".to_owned(), true)],
         }
     }

@@ -121,6 +121,7 @@ impl SqlLedger {
             let (workstation_id, sequence_epoch) = (row.text()?, row.count()?);
             view.numbers.push(TillNumbers { workstation_id, sequence_epoch, numbers: read(&row.bytes()?)? });
         }
+        view.seals = self.view_seals(store_id, day).await?;
         let sql = "SELECT s.agent_id, SUM(CASE WHEN s.head > COALESCE(p.seq, 0) THEN 1 ELSE 0 END) \
             FROM streams s LEFT JOIN posted p ON p.stream = s.stream WHERE s.store_id = $1 AND s.lane = 0 \
             GROUP BY s.agent_id ORDER BY s.agent_id";

@@ -12,7 +12,7 @@ use counterfoil_proto::record::flag;
 
 use super::intake::raise;
 use super::sql::{Form, Role, Row, Table, Transaction, Value};
-use super::{LedgerError, Posted, PostingBounds, SqlLedger, days, ties};
+use super::{LedgerError, Posted, PostingBounds, SqlLedger, days, seals, ties};
 use crate::env;
 use crate::posting::{self, Change, Raised, Reading, Standing, Stored, Totals};
 
@@ -84,6 +84,7 @@ struct Effects {
     changes: Vec<Change>,
     days: days::Days,
     ties: ties::Ties,
+    seals: seals::Seals,
 }
 
 impl SqlLedger {
@@ -245,6 +246,7 @@ async fn settle_identities(
         posting::fold(&mut effects.totals, record.source.store_id.as_str(), &reading, standing);
         effects.days.take(record, position, &reading, standing);
         effects.ties.take(record, position, &reading, standing);
+        effects.seals.take(record, position, reading.seal);
         effects.raised.extend(reading.raised);
         effects.changes.extend(reading.change);
         position = position.saturating_add(1);
@@ -280,7 +282,9 @@ async fn write(
     tx.execute_many(ADD_TOTAL, totals.collect()).await?;
     effects.days.write(tx).await?;
     effects.ties.write(tx).await?;
-    raise(tx, &effects.raised).await?;
+    let mut raised = effects.raised;
+    raised.extend(effects.seals.write(tx).await?);
+    raise(tx, &raised).await?;
     let now = env::wall().0;
     let changes = effects
         .changes

@@ -30,7 +30,7 @@ impl Words {
 }
 
 /// The migrations, from version 1 on.
-pub const MIGRATIONS: &[&str] = &[V1, V2, V3, V4];
+pub const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5];
 
 const V1: &str = "
 -- One row: what this ledger is, since when it may not have gone back.
@@ -313,4 +313,22 @@ CREATE TABLE outbox (
 ) {hot};
 CREATE INDEX outbox_due ON outbox (target, due_at) WHERE delivered_at IS NULL;
 CREATE INDEX outbox_delivered ON outbox (delivered_at) WHERE delivered_at IS NOT NULL;
+";
+
+const V5: &str = "
+-- Signed control totals of the boxes, with what each counted as the software writes it. wrong says what is wrong with one, in words.
+CREATE TABLE seals (
+    position BIGINT PRIMARY KEY,
+    store_id TEXT NOT NULL,
+    agent_id TEXT NOT NULL,
+    business_day TEXT NOT NULL,
+    workstation_id TEXT NOT NULL,
+    number BIGINT NOT NULL,
+    digest {bytes} NOT NULL,
+    public_key {bytes} NOT NULL,
+    computed {bytes} NOT NULL,
+    wrong TEXT NOT NULL
+);
+CREATE INDEX seals_of_agent ON seals (store_id, agent_id, position);
+CREATE INDEX seals_of_day ON seals (store_id, business_day, position);
 ";

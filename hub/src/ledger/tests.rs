@@ -24,6 +24,7 @@ mod lookup;
 mod outbox;
 mod races;
 mod returns;
+mod seals;
 
 pub(crate) use database::postgres_url;
 use database::{Place, places};

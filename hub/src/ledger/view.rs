@@ -3,8 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use counterfoil_proto::id::{Digest, Epoch, Lane, RecordKey, SessionId, Source};
+use counterfoil_proto::id::{Digest, Epoch, Lane, PublicKey, RecordKey, SessionId, Source};
 use counterfoil_proto::message::Positions;
+use counterfoil_proto::record::control_totals::Computed;
 use rust_decimal::Decimal;
 
 use crate::posting::{DaySums, DayWhat};
@@ -282,6 +283,25 @@ pub struct TillNumbers {
     pub numbers: Numbers,
 }
 
+/// What a box counted at a close, signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealView {
+    /// Its place.
+    pub position: u64,
+    /// Whose.
+    pub agent_id: String,
+    /// The till; empty where the whole store closed.
+    pub workstation_id: String,
+    /// Counts the closes of the box.
+    pub number: u64,
+    /// Who signed.
+    pub public_key: PublicKey,
+    /// What the box counted.
+    pub computed: Vec<Computed>,
+    /// What is wrong with it, in words; empty where nothing is.
+    pub wrong: String,
+}
+
 /// What a store's day is reconciled from.
 #[derive(Clone, Debug, Default)]
 pub struct DayView {
@@ -291,6 +311,8 @@ pub struct DayView {
     pub documents: Vec<DayDocument>,
     /// Numbers by till and epoch.
     pub numbers: Vec<TillNumbers>,
+    /// The boxes' signed control totals, by position.
+    pub seals: Vec<SealView>,
     /// Agents of the store that are known of, and whether all that they announced of money is posted.
     pub agents: Vec<(String, bool)>,
 }

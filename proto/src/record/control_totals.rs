@@ -11,6 +11,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use ring::signature::{ED25519, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 
 use super::json;
@@ -26,6 +27,12 @@ pub struct ControlTotals {
     pub number: u64,
     /// The record of the close.
     pub closes: RecordKey,
+    /// The day that was closed, `YYYY-MM-DD`.
+    pub business_day_date: String,
+    /// The till that closed; `None` where the whole store did.
+    pub workstation_id: Option<String>,
+    /// What the box counted, per currency.
+    pub computed: Vec<Computed>,
     /// How far each epoch had come, the oldest first; the newest epochs where a box has very many.
     pub epochs: Vec<EpochHeads>,
     /// The control totals before; missing for the first.
@@ -36,6 +43,17 @@ pub struct ControlTotals {
     pub public_key: PublicKey,
     /// Over [`signed_bytes`].
     pub signature: Signature,
+}
+
+/// What the box counted in one currency.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Computed {
+    /// ISO 4217.
+    pub currency_code: String,
+    /// Counted transactions.
+    pub transactions: u64,
+    /// Σ totals.gross.
+    pub gross: String,
 }
 
 /// How far an epoch had come.
@@ -65,6 +83,13 @@ pub struct Previous {
     pub number: u64,
     /// BLAKE3 of their document as it is stored.
     pub digest: Digest,
+}
+
+/// Whether the holder of the key that the document names signed it as it stands.
+pub fn is_signed(totals: &ControlTotals, document: &[u8]) -> bool {
+    let key = UnparsedPublicKey::new(&ED25519, totals.public_key.0);
+    let signed = signed_bytes(document);
+    totals.algorithm == ALGORITHM && signed.is_some_and(|signed| key.verify(&signed, &totals.signature.0).is_ok())
 }
 
 /// The bytes that the signature of a document is over; `None` where it is not JSON.

@@ -189,6 +189,8 @@ findings! {
         "A box sent two different records under one number; both are kept.";
     CHAIN_MISMATCH: Technical, Error, "hub_operations",
         "The records received from a box do not match what the box says it recorded.";
+    CONTROL_TOTALS_BROKEN: Technical, Error, "security",
+        "The signed totals of a close were changed, do not follow the ones before, or are signed by another box's key.";
     CLONE: Technical, Error, "hub_operations",
         "Two boxes run under one name, probably from one copied disk; one of them has to be renamed.";
     ROLLBACK: Technical, Warning, "hub_operations",

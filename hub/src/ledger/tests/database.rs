@@ -37,6 +37,7 @@ impl Place {
             "DROP INDEX exceptions_of_record",
             "ALTER TABLE poster DROP COLUMN tied_position",
             "DELETE FROM marks WHERE mark IN (8, 16)",
+            "DROP TABLE seals",
             "DROP TABLE outbox",
             "DROP INDEX exceptions_untold",
             "DROP INDEX exceptions_to_escalate",
