@@ -11,6 +11,8 @@ use crate::ingress::IngressError;
 
 /// `EX_USAGE` of `sysexits.h`: the command line is wrong.
 pub const EXIT_USAGE: u8 = 64;
+/// `EX_UNAVAILABLE`: no agent answers.
+pub const EXIT_UNAVAILABLE: u8 = 69;
 /// `EX_SOFTWARE`: a fault of our own.
 pub const EXIT_SOFTWARE: u8 = 70;
 /// `EX_OSERR`: the box does not give what the agent needs.

@@ -12,6 +12,7 @@ mod clone;
 mod contract;
 mod crash;
 mod damage;
+mod day;
 mod evidence;
 mod examples;
 mod json;

@@ -1,5 +1,6 @@
 //! Signed control totals: what a box signed is taken as right, and whatever was done to it afterwards is named.
 
+use counterfoil_proto::id::{PublicKey, Signature};
 use counterfoil_proto::record::control_totals::signed_bytes;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
@@ -18,10 +19,6 @@ impl Box1 {
         Self { key, previous: Value::Null, number: 0 }
     }
 
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
     /// The next control totals, signed.
     fn totals(&mut self, gross: &str) -> Vec<u8> {
         self.number += 1;
@@ -30,10 +27,10 @@ impl Box1 {
             "business_day_date": "2026-11-23", "workstation_id": "3", "declared": [],
             "computed": [{ "currency_code": "EUR", "transactions": 2, "gross": gross, "tills": [] }],
             "perpetual": [], "epochs": [], "previous": self.previous, "algorithm": "Ed25519",
-            "public_key": Self::hex(self.key.public_key().as_ref()),
+            "public_key": PublicKey(self.key.public_key().as_ref().try_into().unwrap()),
         });
         let signed = signed_bytes(document.to_string().as_bytes()).unwrap();
-        document["signature"] = Self::hex(self.key.sign(&signed).as_ref()).into();
+        document["signature"] = json!(Signature(self.key.sign(&signed).as_ref().try_into().unwrap()));
         let bytes = document.to_string().into_bytes();
         self.previous = json!({ "number": self.number, "digest": Digest::of(&bytes) });
         bytes

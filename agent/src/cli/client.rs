@@ -1,0 +1,130 @@
+//! One call to a running agent.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::{Method, Request, Uri};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use super::{Target, plain};
+
+/// How long an answer may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// The largest answer that is read.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Why there is no usable answer; each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The address is none.
+    #[error("{0} is no address of an agent; http://host:port is wanted")]
+    Address(Uri),
+    /// The token cannot be read.
+    #[error("the token in {0} cannot be read: {1}")]
+    Token(String, io::Error),
+    /// Nobody answers.
+    #[error("no agent answers at {0}: {1}; is it running, and is that its ingress.listen?")]
+    Silent(Uri, String),
+    /// It says no.
+    #[error("the agent says no ({status}): {said}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// What it says, in words.
+        said: String,
+    },
+    /// The answer is not what this version expects.
+    #[error("the answer is not understood ({0}); does the agent have this version?")]
+    Shape(String),
+}
+
+/// A way to a running agent.
+#[derive(Debug)]
+pub struct Client {
+    base: Uri,
+    authority: String,
+    token: Option<String>,
+}
+
+impl Client {
+    /// Reads what the arguments name.
+    pub fn new(target: &Target) -> Result<Self, ClientError> {
+        let base = target.agent.clone();
+        let authority = base.authority().filter(|_| base.scheme_str() == Some("http")).map(ToString::to_string);
+        let Some(authority) = authority else { return Err(ClientError::Address(base)) };
+        let read = |path: &std::path::PathBuf| {
+            let text = std::fs::read_to_string(path);
+            let text = text.map_err(|error| ClientError::Token(path.display().to_string(), error))?;
+            Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+        };
+        let token = target.token_file.as_ref().map(read).transpose()?;
+        Ok(Self { base, authority, token })
+    }
+
+    /// What stands at a path.
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.call(Method::GET, path, Bytes::new())
+    }
+
+    /// Sends a document there.
+    pub fn post<T: DeserializeOwned>(&self, path: &str, document: &Value) -> Result<T, ClientError> {
+        self.call(Method::POST, path, document.to_string().into())
+    }
+
+    fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, ClientError> {
+        let silent = |why: String| ClientError::Silent(self.base.clone(), why);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| silent(error.to_string()))?;
+        let answer = runtime.block_on(async {
+            let answer = tokio::time::timeout(ANSWER_WITHIN, self.exchange(method, path, body)).await;
+            answer.map_err(|_| format!("nothing within {} s", ANSWER_WITHIN.as_secs()))?
+        });
+        let (status, body) = answer.map_err(silent)?;
+        if !(200..300).contains(&status) {
+            return Err(ClientError::Refused { status, said: said(&body) });
+        }
+        serde_json::from_slice(&body).map_err(|error| ClientError::Shape(error.to_string()))
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(u16, Bytes), String> {
+        let words = |error: &dyn std::error::Error| error.to_string();
+        let port = self.base.port_u16().unwrap_or(80);
+        let host = self.base.host().unwrap_or_default().trim_matches(['[', ']']);
+        let stream = TcpStream::connect((host, port)).await.map_err(|error| words(&error))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| words(&error))?;
+        let connection = tokio::spawn(connection);
+        let mut request = Request::builder().method(method).uri(path).header(HOST, &self.authority);
+        if !body.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Full::new(body)).map_err(|error| words(&error))?;
+        let answer = sender.send_request(request).await.map_err(|error| words(&error))?;
+        let status = answer.status().as_u16();
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(|error| words(&*error))?.to_bytes();
+        connection.abort();
+        Ok((status, body))
+    }
+}
+
+/// A problem (RFC 9457) in words.
+fn said(body: &[u8]) -> String {
+    let Ok(problem) = serde_json::from_slice::<Value>(body) else { return "no reason given".to_owned() };
+    let text = |name: &str| problem.get(name).and_then(Value::as_str).map(plain);
+    let mut words: Vec<String> = ["title", "detail"].into_iter().filter_map(text).collect();
+    for fault in problem.get("faults").and_then(Value::as_array).into_iter().flatten() {
+        let of = |name: &str| fault.get(name).and_then(Value::as_str).map(plain).unwrap_or_default();
+        words.push(format!("{} {}", of("pointer"), of("detail")));
+    }
+    if words.is_empty() { "no reason given".to_owned() } else { words.join(": ") }
+}
