@@ -4,7 +4,7 @@
 //! known as gone, so that a remainder is never shown as the whole. This file does not know about conflicts' other documents
 //! nor judges a close: the hub compares.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use counterfoil_proto::record::facts::{DayCloseFacts, TransactionFacts, TransactionStatus, TransactionType};
 use counterfoil_proto::time::WallTime;
@@ -16,7 +16,7 @@ use super::dirty::Dirty;
 use super::exceptions::local;
 use super::limits::{
     CLOSES_PER_DAY_MAX, CURRENCIES_PER_TILL_MAX, DAYS_GONE_MAX, DAYS_MAX, NAME_BYTES_MAX, TAXES_PER_TILL_MAX,
-    TENDERS_PER_CLOSE_MAX, TENDERS_PER_TILL_MAX, TILLS_PER_DAY_MAX, WORD_BYTES_MAX,
+    TENDERS_PER_CLOSE_MAX, TENDERS_PER_TILL_MAX, TILLS_GONE_MAX, TILLS_PER_DAY_MAX, WORD_BYTES_MAX,
 };
 use super::rows::RowKey;
 use super::word::{Word, decimal};
@@ -120,11 +120,35 @@ pub(super) struct Day {
     pub(super) closes: Vec<Close>,
 }
 
-/// A day whose totals were given up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct DayGone {
-    /// Whether the store or a till had closed it.
-    pub(super) closed: bool,
+/// A day whose totals were given up, by who had closed it. The stored forms of the first two are those of `false` and `true`, which
+/// earlier versions wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum DayGone {
+    /// Nobody.
+    Open,
+    /// The store, or more tills than are named.
+    Closed,
+    /// These tills.
+    ClosedBy(BTreeSet<Box<str>>),
+}
+
+impl DayGone {
+    fn of(day: &Day) -> Self {
+        let tills: Option<BTreeSet<Box<str>>> = day.closes.iter().map(|close| close.workstation_id.clone()).collect();
+        match tills {
+            Some(tills) if tills.is_empty() => Self::Open,
+            Some(tills) if tills.len() <= TILLS_GONE_MAX => Self::ClosedBy(tills),
+            Some(_) | None => Self::Closed,
+        }
+    }
+
+    fn is_closed(&self, workstation_id: Option<&str>) -> bool {
+        match self {
+            Self::Open => false,
+            Self::Closed => true,
+            Self::ClosedBy(tills) => workstation_id.is_some_and(|till| tills.contains(till)),
+        }
+    }
 }
 
 /// The tables.
@@ -207,7 +231,7 @@ impl Days {
     /// Whether the store or that till has closed the day.
     pub(super) fn is_closed(&self, business_day_date: &str, workstation_id: Option<&str>) -> bool {
         let Some(date) = Date::parse(business_day_date) else { return false };
-        if self.gone.get(&date).is_some_and(|gone| gone.closed) {
+        if self.gone.get(&date).is_some_and(|gone| gone.is_closed(workstation_id)) {
             return true;
         }
         self.kept.get(&date).is_some_and(|day| {
@@ -250,7 +274,7 @@ impl Days {
         for index in 0..u32::try_from(day.closes.len()).unwrap_or(u32::MAX) {
             dirty.mark(&RowKey::Close { date, index });
         }
-        self.gone.insert(date, DayGone { closed: !day.closes.is_empty() });
+        self.gone.insert(date, DayGone::of(&day));
         dirty.mark(&RowKey::DayGone(date));
         if self.gone.len() > DAYS_GONE_MAX
             && let Some((forgotten, _)) = self.gone.pop_first()

@@ -12,6 +12,9 @@ pub const DAYS_MAX: usize = 62;
 /// oldest date is forgotten.
 pub const DAYS_GONE_MAX: usize = 1_024;
 
+/// Tills whose close of such a day is remembered by name; where more had closed it, it counts as closed for all.
+pub const TILLS_GONE_MAX: usize = 24;
+
 /// Tills with totals in one day. A further till's transactions are not counted here: `DAY_TOTALS_LIMIT`.
 pub const TILLS_PER_DAY_MAX: usize = 512;
 
@@ -136,6 +139,7 @@ const _: () = {
     assert!(6 * (TEXT_BYTES_MAX + 2) + 16 * NUMBER_BYTES < ROW_BYTES_MAX, "an exception");
     assert!(key + 2 * name + word + 5 * DECIMAL_BYTES + 4 * NUMBER_BYTES < ROW_BYTES_MAX, "an order line");
     assert!(key + TENDERS_PER_TILL_MAX * (word + 2 * NUMBER_BYTES + 1) < ROW_BYTES_MAX, "a drawer");
+    assert!(key + TILLS_GONE_MAX * name + NUMBER_BYTES < ROW_BYTES_MAX, "a day whose totals were given up");
     assert!(key + name + 8 * NUMBER_BYTES + 64 < ROW_BYTES_MAX, "a close that waits");
     assert!(key + name + 4 * NUMBER_BYTES + NUMBER_GAPS_MAX * 7 * NUMBER_BYTES < ROW_BYTES_MAX, "a till's numbers");
     assert!(17 * ROW_BYTES_MAX < 125 * 1024, "a page of the store stays below what it puts into files of their own");

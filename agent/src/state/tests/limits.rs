@@ -1,9 +1,10 @@
 //! What happens at the bounds: nothing panics, nothing is dropped in silence.
 
 use super::*;
+use crate::state::days::DayGone;
 use crate::state::limits::{
     DAYS_GONE_MAX, DAYS_MAX, EPOCHS_MAX, EXCEPTIONS_OPEN_MAX, EXCEPTIONS_RESOLVED_MAX, ITEMS_MAX, ROW_BYTES_MAX,
-    TENDERS_PER_TILL_MAX, TILLS_PER_DAY_MAX, UNITS_PER_ITEM_MAX, WORD_BYTES_MAX,
+    TENDERS_PER_TILL_MAX, TILLS_GONE_MAX, TILLS_PER_DAY_MAX, UNITS_PER_ITEM_MAX, WORD_BYTES_MAX,
 };
 use crate::state::{Group, exception_id};
 use counterfoil_proto::record::flag;
@@ -38,10 +39,40 @@ fn the_day_that_was_touched_longest_ago_goes_and_stays_gone() {
         !state.judge(&prepared(sale_on("2026-01-01", 5)), &Group::default(), "0042", &mut |_| None).is_empty(),
         "that it was closed is remembered"
     );
+    let mut other = sale_facts("4", 5, 600);
+    other.business_day_date = "2026-01-01".to_owned();
+    let other = state.judge(&prepared(transaction(other)), &Group::default(), "0042", &mut |_| None);
+    assert!(other.is_empty(), "a till that is far behind did not close it: {other:?}");
     journal.append(sale_on("2026-01-01", 5));
     apply_all(&mut state, &journal.frames);
     assert_eq!(state.day("2026-01-01").currencies, [], "a remainder is not shown as the day");
     assert_eq!(codes(&state), ["DAY_NOT_KEPT"]);
+}
+
+#[test]
+fn a_day_that_the_store_or_very_many_tills_closed_is_closed_for_all_when_it_is_gone() {
+    let many = (0..=TILLS_GONE_MAX).map(|till| close(Some(&till.to_string()), "2026-01-01")).collect();
+    for (closes, is_closed) in [(vec![close(None, "2026-01-01")], true), (many, true), (Vec::new(), false)] {
+        let mut journal = Journal::new();
+        journal.append(sale_on("2026-01-01", 1));
+        for close in closes {
+            journal.append(close);
+        }
+        for number in 0..u64::try_from(DAYS_MAX).unwrap() {
+            journal.append(sale_on(&format!("2026-{:02}-{:02}", 2 + number / 28, 1 + number % 28), number));
+        }
+        let state = journal.state();
+        assert_eq!(state.tables.days.gone.len(), 1);
+        let late = state.judge(&prepared(sale_on("2026-01-01", 5)), &Group::default(), "0042", &mut |_| None);
+        assert_eq!(!late.is_empty(), is_closed);
+    }
+}
+
+#[test]
+fn the_stored_form_of_earlier_versions_is_read() {
+    for (written, read) in [(false, DayGone::Open), (true, DayGone::Closed)] {
+        assert_eq!(postcard::from_bytes::<DayGone>(&postcard::to_allocvec(&written).unwrap()), Ok(read));
+    }
 }
 
 #[test]
