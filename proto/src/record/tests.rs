@@ -10,6 +10,7 @@ mod replay;
 mod returns;
 mod tender_controls;
 mod transactions;
+mod vectors;
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
