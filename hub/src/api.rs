@@ -4,6 +4,7 @@
 //! are, only names of this machine are answered to (so that a web page cannot reach in through DNS). Faults are RFC 9457 problems
 //! that never echo values. Nothing here writes the ledger.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +32,7 @@ use crate::receiver::Counters;
 use crate::run::stopped;
 
 mod answers;
+mod delays;
 mod lookup;
 mod metrics;
 mod problem;
@@ -67,6 +69,8 @@ pub struct Sources {
     pub posted: watch::Receiver<u64>,
     /// Who may call.
     pub tokens: Option<Tokens>,
+    /// The region of a store.
+    pub regions: BTreeMap<String, String>,
 }
 
 type Answer = Result<Response, Problem>;
@@ -145,6 +149,7 @@ fn router(sources: Arc<Sources>) -> Router {
         .route("/v1/lookup", get(lookup::get))
         .route("/v1/returns/beyond-bought", get(returns::beyond_bought))
         .route("/v1/customers/{customer_id}/returns", get(returns::of_customer))
+        .route("/v1/delays", get(delays::get))
         .route("/v1/totals", get(totals::get))
         .route("/v1/reconciliation", get(reconciliation::get))
         .route("/v1/exceptions", get(exceptions))

@@ -17,6 +17,7 @@ use counterfoil_proto::id::{LaneKey, SessionId, Source};
 use counterfoil_proto::message::{Batch, Hello, Mark, Positions, Presence};
 
 mod days;
+mod delays;
 mod desk;
 mod intake;
 mod lookup;
@@ -43,8 +44,9 @@ pub use outbox::Letter;
 pub(crate) use seals::Seal;
 pub use sql::{Database, Work};
 pub use view::{
-    AgentView, By, Cursor, DayDocument, DayView, EntryView, ExceptionFilter, ExceptionView, Gauges, Ground, LaneView,
-    Lookup, LookupQuery, PageQuery, RecordsPage, ReturnView, ReturnsQuery, SealView, StockView, TillNumbers, TotalsRow,
+    AgentView, By, Cursor, DayDocument, DayView, DelayQuery, DelayView, EntryView, ExceptionFilter, ExceptionView,
+    Gauges, Ground, LaneView, Lookup, LookupQuery, PageQuery, RecordsPage, ReturnView, ReturnsQuery, SealView,
+    StockView, TillNumbers, TotalsRow,
 };
 pub use watch::Beat;
 
@@ -222,6 +224,8 @@ pub trait Ledger: Debug + Send + Sync {
     fn totals<'a>(&'a self, store_id: &'a str, business_day: &'a str) -> Work<'a, Vec<TotalsRow>>;
     /// What a store's day is reconciled from.
     fn day<'a>(&'a self, store_id: &'a str, business_day: &'a str) -> Work<'a, DayView>;
+    /// How long documents took.
+    fn delays<'a>(&'a self, query: &'a DelayQuery) -> Work<'a, Vec<DelayView>>;
     /// Exceptions.
     fn exceptions<'a>(&'a self, filter: &'a ExceptionFilter) -> Work<'a, Vec<ExceptionView>>;
     /// The applied stock snapshots of a store.

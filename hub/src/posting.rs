@@ -13,6 +13,7 @@ use counterfoil_proto::record::facts::{
     DayCloseFacts, Facts, TransactionFacts, TransactionStatus, TransactionType, facts_and_ties,
 };
 use counterfoil_proto::record::{Kind, Record, RecordError, flag};
+use counterfoil_proto::time::WallTime;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -87,8 +88,21 @@ pub struct Stored {
     pub key: RecordKey,
     /// 0, or the how manieth further record under its key.
     pub fork: i64,
+    /// When it came.
+    pub received_at: WallTime,
     /// As it came.
     pub bytes: Vec<u8>,
+}
+
+/// When and where a till's document was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capture {
+    /// By the box's clock.
+    pub at: WallTime,
+    /// Where it was sold or ordered; empty where it does not say.
+    pub channel: String,
+    /// How its goods reach the customer; empty where it does not say.
+    pub fulfillment_type: String,
 }
 
 /// What makes a record the same business document as another.
@@ -132,6 +146,8 @@ pub struct Reading {
     pub raised: Vec<Raised>,
     /// What it changes of an exception.
     pub change: Option<Change>,
+    /// When and where it was taken; `None` for the agent's own records.
+    pub capture: Option<Capture>,
     /// The signed control totals that it is.
     pub(crate) seal: Option<Seal>,
     /// What it is found by beside its identity, and what it reverses.
@@ -219,6 +235,11 @@ pub fn read(stored: &Stored, opaque: bool) -> Reading {
         }
     }
     let found = facts_and_ties(record.kind, envelope, &record.document).map(|(facts, ties)| {
+        if envelope.identity.is_some() {
+            let text = |text: &Option<String>| bounded(text.as_deref().unwrap_or_default());
+            let (channel, fulfillment_type) = (text(&ties.channel), text(&ties.fulfillment_type));
+            reading.capture = Some(Capture { at: envelope.recorded_at, channel, fulfillment_type });
+        }
         reading.named = Named::read(stored, envelope, ties);
         facts
     });

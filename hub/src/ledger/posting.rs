@@ -12,7 +12,7 @@ use counterfoil_proto::record::flag;
 
 use super::intake::raise;
 use super::sql::{Form, Role, Row, Table, Transaction, Value};
-use super::{LedgerError, Posted, PostingBounds, SqlLedger, days, seals, ties};
+use super::{LedgerError, Posted, PostingBounds, SqlLedger, days, delays, seals, ties};
 use crate::env;
 use crate::posting::{self, Change, Raised, Reading, Standing, Stored, Totals};
 
@@ -37,11 +37,11 @@ const LANES_MAX: usize = 256;
 const WAITING: &str = "SELECT s.stream, s.store_id, s.agent_id, s.epoch, s.lane, COALESCE(p.seq, 0), s.stored \
     FROM streams s LEFT JOIN posted p ON p.stream = s.stream WHERE s.stored > COALESCE(p.seq, 0) \
     ORDER BY s.lane, s.stream LIMIT $1";
-const LATE: &str = "SELECT s.stream, s.store_id, s.agent_id, s.epoch, s.lane, l.seq, l.fork, r.bytes \
+const LATE: &str = "SELECT s.stream, s.store_id, s.agent_id, s.epoch, s.lane, l.seq, l.fork, r.received_at, r.bytes \
     FROM late l JOIN posted p ON p.stream = l.stream AND p.seq >= l.seq JOIN streams s ON s.stream = l.stream \
     JOIN records r ON r.stream = l.stream AND r.seq = l.seq AND r.fork = l.fork \
     ORDER BY l.stream, l.seq, l.fork LIMIT $1";
-const FETCH: &str = "SELECT seq, bytes FROM records \
+const FETCH: &str = "SELECT seq, received_at, bytes FROM records \
     WHERE stream = $1 AND seq > $2 AND seq <= $3 AND fork = 0 AND late = 0 ORDER BY seq";
 const ADD_TOTAL: &str = "INSERT INTO totals \
     (store_id, business_day, currency, workstation_id, what, transactions, amount, base, low, high) \
@@ -85,6 +85,7 @@ struct Effects {
     days: days::Days,
     ties: ties::Ties,
     seals: seals::Seals,
+    delays: delays::Delays,
 }
 
 impl SqlLedger {
@@ -133,8 +134,8 @@ async fn fetch(tx: &mut dyn Transaction, bounds: PostingBounds) -> Result<Chunk,
         let mut row = row.read();
         let (stream, source, epoch, lane) = read_lane(&mut row)?;
         let key = RecordKey { epoch, lane, seq: Seq(row.count()?) };
-        let (fork, bytes) = (row.int()?, row.bytes()?);
-        chunk.records.push(Stored { stream, source, key, fork, bytes });
+        let (fork, received_at, bytes) = (row.int()?, delays::received_at(&mut row)?, row.bytes()?);
+        chunk.records.push(Stored { stream, source, key, fork, received_at, bytes });
     }
     chunk.late = chunk.records.len();
     chunk.more |= latecomers.1 || chunk.late >= bounds.records_max;
@@ -162,11 +163,11 @@ async fn fetch(tx: &mut dyn Transaction, bounds: PostingBounds) -> Result<Chunk,
         for row in rows {
             let mut row = row.read();
             let key = RecordKey { epoch, lane, seq: Seq(row.count()?) };
-            let bytes = row.bytes()?;
+            let (received_at, bytes) = (delays::received_at(&mut row)?, row.bytes()?);
             reached = key.seq.0;
             room = room.saturating_sub(1);
             bytes_room = bytes_room.saturating_sub(bytes.len());
-            chunk.records.push(Stored { stream, source: source.clone(), key, fork: 0, bytes });
+            chunk.records.push(Stored { stream, source: source.clone(), key, fork: 0, received_at, bytes });
         }
         // Numbers without a record were declared gone: the lane is posted across them.
         let posted = if left { reached } else { until };
@@ -246,6 +247,7 @@ async fn settle_identities(
         posting::fold(&mut effects.totals, record.source.store_id.as_str(), &reading, standing);
         effects.days.take(record, position, &reading, standing);
         effects.ties.take(record, position, &reading, standing);
+        effects.delays.take(record, reading.capture);
         effects.seals.take(record, position, reading.seal);
         effects.raised.extend(reading.raised);
         effects.changes.extend(reading.change);
@@ -282,6 +284,7 @@ async fn write(
     tx.execute_many(ADD_TOTAL, totals.collect()).await?;
     effects.days.write(tx).await?;
     effects.ties.write(tx).await?;
+    effects.delays.write(tx).await?;
     let mut raised = effects.raised;
     raised.extend(effects.seals.write(tx).await?);
     raise(tx, &raised).await?;
@@ -325,6 +328,8 @@ fn runs(first_position: u64, records: &[Stored]) -> Vec<Row> {
 
 #[cfg(test)]
 mod tests {
+    use counterfoil_proto::time::WallTime;
+
     use super::*;
 
     #[test]
@@ -335,6 +340,7 @@ mod tests {
             source: source.clone(),
             key: RecordKey { epoch: Epoch([1; 16]), lane: Lane::Trade, seq: Seq(seq) },
             fork,
+            received_at: WallTime(0),
             bytes: Vec::new(),
         };
         let runs_of = |records: &[(i64, u64, i64)]| {

@@ -331,4 +331,16 @@ CREATE TABLE seals (
 );
 CREATE INDEX seals_of_agent ON seals (store_id, agent_id, position);
 CREATE INDEX seals_of_day ON seals (store_id, business_day, position);
+
+-- How long documents took from their capture until they were stored (until 0) and posted (1), in classes of durations, by the day of posting.
+CREATE TABLE delays (
+    day TEXT NOT NULL,
+    store_id TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    fulfillment_type TEXT NOT NULL,
+    until SMALLINT NOT NULL,
+    class SMALLINT NOT NULL,
+    documents BIGINT NOT NULL,
+    PRIMARY KEY (day, store_id, channel, fulfillment_type, until, class)
+) {hot};
 ";

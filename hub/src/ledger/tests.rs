@@ -19,6 +19,7 @@ use super::*;
 
 mod database;
 mod days;
+mod delays;
 mod edges;
 mod lookup;
 mod outbox;

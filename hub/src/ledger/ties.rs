@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use counterfoil_proto::id::{RecordKey, Seq};
+use counterfoil_proto::time::WallTime;
 
 use super::posting::{mark, read_lane};
 use super::returns::Goods;
@@ -164,7 +165,8 @@ async fn posted_from(
             let key = RecordKey { epoch, lane, seq: Seq(row.count()?) };
             let bytes = row.bytes()?;
             bytes_room = bytes_room.saturating_sub(bytes.len());
-            records.push(Stored { stream, source: source.clone(), key, fork, bytes });
+            let received_at = WallTime(0); // Nothing of the past is timed again.
+            records.push(Stored { stream, source: source.clone(), key, fork, received_at, bytes });
             position = position.saturating_add(1);
         }
         if left || records.len() >= bounds.records_max || bytes_room == 0 {

@@ -317,6 +317,32 @@ pub struct DayView {
     pub agents: Vec<(String, bool)>,
 }
 
+/// Which delays.
+#[derive(Clone, Debug, Default)]
+pub struct DelayQuery {
+    /// Posted on this day (UTC) or later, `YYYY-MM-DD`.
+    pub first_day: String,
+    /// And not after this one.
+    pub last_day: String,
+}
+
+/// Documents that took about as long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DelayView {
+    /// Whose.
+    pub store_id: String,
+    /// Where they were sold or ordered.
+    pub channel: String,
+    /// How their goods reach the customer.
+    pub fulfillment_type: String,
+    /// Whether it is until they were posted, or until they were stored.
+    pub is_posted: bool,
+    /// None took longer, in milliseconds.
+    pub longest_ms: u64,
+    /// How many.
+    pub documents: u64,
+}
+
 /// Which exceptions.
 #[derive(Clone, Debug, Default)]
 pub struct ExceptionFilter {

@@ -23,7 +23,7 @@ fn stored(more: &str, gross: &str) -> Stored {
     let record = Record { kind: prepared.kind, envelope: prepared.envelope, document };
     let source = Source { store_id: StoreId::new("1").unwrap(), agent_id: AgentId::new("a").unwrap() };
     let key = RecordKey { epoch: Epoch([1; 16]), lane: Lane::Trade, seq: Seq(1) };
-    Stored { stream: 1, source, key, fork: 0, bytes: record.encode().unwrap() }
+    Stored { stream: 1, source, key, fork: 0, received_at: WallTime(0), bytes: record.encode().unwrap() }
 }
 
 fn folded(more: &str, standing: Standing) -> Vec<(String, i64)> {

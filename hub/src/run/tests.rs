@@ -225,6 +225,11 @@ async fn sales_come_in_over_mqtt_and_go_out_over_http_once_and_in_order() {
     let till = &totals["currencies"][0]["tills"][0];
     assert_eq!((totals["currencies"][0]["gross"].as_str(), till["transactions"].as_u64()), (Some("125.00"), Some(100)));
     assert_eq!((till["tenders"]["cash"].as_str(), till["last_sequence_number"].as_u64()), (Some("125.00"), Some(100)));
+    let (status, _, body) = hub.get("/v1/delays?first_day=2020-01-01&last_day=9999-12-31").await;
+    let delays: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, delays[0]["documents"].as_u64()), (200, Some(100)), "{body}");
+    assert!(delays[0]["posted_ms"]["p50"].as_u64() >= delays[0]["stored_ms"]["p50"].as_u64(), "{body}");
+    assert_eq!(hub.get("/v1/delays?first_day=2026-02-30&last_day=2026-03-01").await.0, 400);
     let (_, _, body) = hub.get("/v1/stores/0042").await;
     let store: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(store["agents"][0]["presence"], "online");

@@ -3,7 +3,7 @@
 //! Invariant: facts come from a record alone (its kind, envelope and document), so that replay gives the same facts as
 //! the first time. This module does not judge; findings stand in the envelope's flags.
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use rust_decimal::Decimal;
@@ -354,6 +354,9 @@ pub fn facts(kind: Kind, envelope: &Envelope, document: &[u8]) -> Result<Facts, 
 pub fn facts_and_ties(kind: Kind, envelope: &Envelope, document: &[u8]) -> Result<(Facts, Ties), FactsError> {
     read_stored(kind, document, (Facts::None, Ties::default()), |root| {
         let mut ties = Ties::read(root);
+        if kind == Kind::FULFILLMENT_UPDATE {
+            ties.fulfillment_type = root.text("type").map(ToString::to_string);
+        }
         let facts = read(kind, root, envelope, &mut |typed| {
             if let Typed::Transaction(transaction) = typed {
                 ties.is_void = transaction.is_void();

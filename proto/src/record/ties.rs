@@ -48,6 +48,10 @@ pub struct Ties {
     pub is_void: bool,
     /// The customer.
     pub customer_id: Option<String>,
+    /// Where it was sold or ordered: `store`, `web` … as written.
+    pub channel: Option<String>,
+    /// How its goods reach the customer: of the document, or of its first line that says so.
+    pub fulfillment_type: Option<String>,
     /// Lines of a transaction that counts, is no void, and are not voided; with an item and a quantity, whatever their kind.
     pub goods: Vec<GoodsLine>,
 }
@@ -55,7 +59,14 @@ pub struct Ties {
 impl Ties {
     /// What any kind of document names. The transaction's own part is filled in by whoever has it read.
     pub(crate) fn read(root: Fields<'_>) -> Self {
-        let mut ties = Self { customer_id: root.text("customer_id").map(ToString::to_string), ..Self::default() };
+        let text = |name: &str| root.text(name).map(ToString::to_string);
+        let of_line = |line: Fields<'_>| line.object("fulfillment")?.text("type").map(ToString::to_string);
+        let mut ties = Self {
+            customer_id: text("customer_id"),
+            channel: text("channel"),
+            fulfillment_type: root.items("line_items").find_map(of_line),
+            ..Self::default()
+        };
         ties.add(root);
         root.items("line_items").for_each(|line| ties.add(line));
         ties

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use counterfoil_hub::ledger::sql::Work;
 use counterfoil_hub::ledger::{
-    AgentView, Arrival, Beat, Cursor, DayView, ExceptionFilter, ExceptionView, Gauges, LaneCopy, Ledger, Lookup,
-    LookupQuery, PageQuery, Posted, PostingBounds, RecordsPage, ReturnView, ReturnsQuery, StockView, Taken, TotalsRow,
-    Welcomed,
+    AgentView, Arrival, Beat, Cursor, DayView, DelayQuery, DelayView, ExceptionFilter, ExceptionView, Gauges, LaneCopy,
+    Ledger, Lookup, LookupQuery, PageQuery, Posted, PostingBounds, RecordsPage, ReturnView, ReturnsQuery, StockView,
+    Taken, TotalsRow, Welcomed,
 };
 use counterfoil_proto::id::{Digest, LaneKey, Seq, SeqRange, SessionId, Source};
 use counterfoil_proto::message::{Hello, Mark, Positions, Presence};
@@ -198,6 +198,9 @@ impl<L: Ledger> Ledger for Witnessed<L> {
     }
     fn returns<'a>(&'a self, query: &'a ReturnsQuery) -> Work<'a, Vec<ReturnView>> {
         self.ledger.returns(query)
+    }
+    fn delays<'a>(&'a self, query: &'a DelayQuery) -> Work<'a, Vec<DelayView>> {
+        self.ledger.delays(query)
     }
     fn day<'a>(&'a self, store_id: &'a str, business_day: &'a str) -> Work<'a, DayView> {
         self.ledger.day(store_id, business_day)

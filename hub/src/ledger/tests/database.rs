@@ -38,6 +38,7 @@ impl Place {
             "ALTER TABLE poster DROP COLUMN tied_position",
             "DELETE FROM marks WHERE mark IN (8, 16)",
             "DROP TABLE seals",
+            "DROP TABLE delays",
             "DROP TABLE outbox",
             "DROP INDEX exceptions_untold",
             "DROP INDEX exceptions_to_escalate",
