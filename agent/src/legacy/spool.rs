@@ -13,7 +13,7 @@
 //! What went in whole is removed from `done/` after `spool.retain`; `failed/` waits for a person. Deliberately not known here: what is in
 //! the files. They lie outside `data_dir`, so this is no business of `journal::disk`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -274,7 +274,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 
 /// The documents of a file, batch by batch.
 enum Source {
-    Poslog(Box<poslog::Transactions<BufReader<File>>>, poslog::dialect::Dialect),
+    /// With what the transaction at work still gives.
+    Poslog(Box<poslog::Transactions<BufReader<File>>>, poslog::dialect::Dialect, VecDeque<Result<Mapped, Refusal>>),
     Whole(std::vec::IntoIter<Result<Mapped, Refusal>>),
 }
 
@@ -283,7 +284,7 @@ impl Source {
         let file = File::open(path)?;
         match profile {
             Profile::Poslog(dialect) => {
-                Ok(Self::Poslog(Box::new(poslog::Transactions::new(BufReader::new(file))), dialect))
+                Ok(Self::Poslog(Box::new(poslog::Transactions::new(BufReader::new(file))), dialect, VecDeque::new()))
             }
             profile @ (Profile::Square | Profile::Shopify) => {
                 let mut bytes = Vec::new();
@@ -300,8 +301,14 @@ impl Source {
 
     fn next(&mut self) -> Option<Result<Mapped, Refusal>> {
         match self {
-            Self::Poslog(transactions, dialect) => {
-                Some(transactions.next()?.and_then(|transaction| poslog::map(&transaction, dialect)))
+            Self::Poslog(transactions, dialect, given) => {
+                if given.is_empty() {
+                    match transactions.next()? {
+                        Ok(transaction) => given.extend(poslog::map(&transaction, dialect)),
+                        Err(refusal) => return Some(Err(refusal)),
+                    }
+                }
+                given.pop_front()
             }
             Self::Whole(mapped) => mapped.next(),
         }
