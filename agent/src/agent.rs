@@ -123,6 +123,7 @@ pub struct AgentHandle {
     requests: mpsc::Sender<Request>,
     status: watch::Receiver<Arc<Status>>,
     refusals: Arc<Refusals>,
+    spooled: Arc<Spooled>,
 }
 
 /// The owner's side of the handles. When every handle is dropped, `requests` ends.
@@ -141,7 +142,12 @@ pub fn channel(requests_max: usize, status: Status) -> (AgentHandle, Inbox) {
     let (requests_in, requests) = mpsc::channel(requests_max.max(1));
     let (status, status_out) = watch::channel(Arc::new(status));
     let refusals = Arc::new(Refusals::default());
-    let handle = AgentHandle { requests: requests_in, status: status_out, refusals: Arc::clone(&refusals) };
+    let handle = AgentHandle {
+        requests: requests_in,
+        status: status_out,
+        refusals: Arc::clone(&refusals),
+        spooled: Arc::default(),
+    };
     (handle, Inbox { requests, status, refusals })
 }
 
@@ -233,6 +239,11 @@ impl AgentHandle {
         self.refusals.counts()
     }
 
+    /// What the spool counts; without one, all of it stays at zero.
+    pub fn spooled(&self) -> &Spooled {
+        &self.spooled
+    }
+
     /// The newest snapshot; never waits.
     pub fn status(&self) -> Arc<Status> {
         Arc::clone(&self.status.borrow())
@@ -251,6 +262,23 @@ impl AgentHandle {
         })?;
         answer.await.unwrap_or(Err(Refused::Unanswered))
     }
+}
+
+/// Figures of the spool since the start, without a lock.
+#[derive(Debug, Default)]
+pub struct Spooled {
+    /// Files that were taken.
+    pub taken: AtomicU64,
+    /// Files of which something was refused, or nothing was found in them.
+    pub refused: AtomicU64,
+    /// Documents in files that were answered, whatever the answer.
+    pub documents: AtomicU64,
+    /// Files whose name was not UTF-8; they are taken under a name that is.
+    pub renamed: AtomicU64,
+    /// Finished files that are not answered yet.
+    pub waiting: AtomicU64,
+    /// Age of the oldest of them, in seconds, at the last look.
+    pub oldest_age_s: AtomicU64,
 }
 
 /// Problems that can be told apart; there are about thirty in the program, and what comes after counts as `other`.

@@ -10,34 +10,39 @@
 //! the kind of total is not set right, because lines, taxes, gross and tenders of an honest file agree; `not mapped:` names what this
 //! module does not carry. A dialect that proves itself becomes a constant in `poslog/dialect.rs` with a file in its test.
 //!
-//! **A new JSON profile** is one function like [`square::map`]: it reads through [`Fields`], which remembers what was asked for, and gives
-//! back our documents; give it a name in [`Profiles::find`]. What nobody asked for is named in the receipt by itself.
+//! **A new JSON profile** is a table like [`shopify::SHAPES`]: the names that its objects stand under, each with one function. It reads
+//! through [`Fields`], which remembers what was asked for, and gives back our documents; give the table a name in [`Profiles::find`]. What
+//! nobody asked for is named in the receipt by itself.
 //!
 //! Invariants: mapping is pure, and a foreign field is either mapped or named as not mapped. A fault says where, never what.
 //! Equal source gives an equal document, so that sending again is safe; the source's digest (BLAKE3 of its bytes) and the profile stand in
-//! the document's `attributes`. Over HTTP the source itself is not kept: whoever sent it has it, and the digest proves which it was. Of a
+//! the document's `attributes`; of an order, which lives on and is sent again whenever something comes to it, the profile alone. Over HTTP the source itself is not kept: whoever sent it has it, and the digest proves which it was. Of a
 //! spooled file it is kept, card numbers masked ([`spool`]). Names, signatures, addresses and loyalty accounts are not mapped on purpose.
 //!
 //! Deliberately not known here: HTTP, and what our documents are judged by.
 
 use counterfoil_proto::id::Digest;
 use counterfoil_proto::record::{Context, Fault, Kind, Prepared, Refusal, mask_cards, prepare};
-use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 mod fields;
+mod json;
 pub mod poslog;
 pub mod shopify;
 pub mod spool;
 pub mod square;
 
 pub use fields::Fields;
+pub use json::{Document, Shape};
 
 /// Names of fields that are not mapped, of one document; further ones are counted.
 pub const NOT_MAPPED_MAX: usize = 128;
 
 /// Characters of one such name; the rest is cut.
 const NAME_CHARS_MAX: usize = 160;
+
+/// Characters of an identity; the model's bound.
+const IDENTITY_CHARS_MAX: usize = 64;
 
 /// A document of ours that a foreign one was mapped to.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,9 +77,9 @@ pub enum Form {
 /// How the documents of one system are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// Orders of Square.
+    /// Orders, stock and cash drawers of Square.
     Square,
-    /// Orders and fulfillments of Shopify.
+    /// Orders, refunds, fulfillments and stock of Shopify.
     Shopify,
     /// `POSLog` in a dialect.
     Poslog(poslog::dialect::Dialect),
@@ -93,10 +98,14 @@ impl Profile {
     /// before, and its refusal last.
     pub fn map(&self, source: &[u8]) -> Vec<Result<Mapped, Refusal>> {
         match self {
-            Self::Square => orders(source, "square", square::map),
-            Self::Shopify => orders(source, "shopify", shopify::map),
+            Self::Square => json::map(source, "square", square::SHAPES),
+            Self::Shopify => json::map(source, "shopify", shopify::SHAPES),
             Self::Poslog(dialect) => {
-                poslog::Transactions::new(source).map(|read| read.and_then(|one| poslog::map(&one, dialect))).collect()
+                let read = |read: Result<poslog::Transaction, Refusal>| match read {
+                    Ok(one) => poslog::map(&one, dialect),
+                    Err(refusal) => vec![Err(refusal)],
+                };
+                poslog::Transactions::new(source).flat_map(read).collect()
             }
         }
     }
@@ -138,57 +147,11 @@ impl Profiles {
     }
 }
 
-/// What a mapping of one object gives: documents of ours, or every fault that keeps it from being mapped.
-type Mapping = fn(&Fields<'_>) -> Vec<(Kind, Map<String, Value>)>;
-
-/// The orders of a JSON source: one, `{"order":…}` or `{"orders":[…]}`.
-fn orders(source: &[u8], profile: &str, mapping: Mapping) -> Vec<Result<Mapped, Refusal>> {
-    let unreadable = |error: &serde_json::Error| {
-        let detail = format!("The body is not JSON at line {}, column {}", error.line(), error.column());
-        vec![Err(Refusal::Unreadable(fault("", "not-json", detail)))]
-    };
-    let root: Value = match serde_json::from_slice(source) {
-        Ok(root) => root,
-        Err(error) => return unreadable(&error),
-    };
-    match &root {
-        Value::Object(members) if members.get("orders").is_some_and(Value::is_array) => {
-            // Each order's own bytes, so that its digest does not depend on the others beside it.
-            let texts: Result<Orders<'_>, _> = serde_json::from_slice(source);
-            let texts = match texts {
-                Ok(texts) => texts.orders,
-                Err(error) => return unreadable(&error),
-            };
-            let one = |text: &&RawValue| match serde_json::from_str(text.get()) {
-                Ok(order) => map_one(&order, text.get().as_bytes(), profile, mapping),
-                Err(error) => unreadable(&error),
-            };
-            texts.iter().flat_map(one).collect()
-        }
-        Value::Object(_) => map_one(&root, source.trim_ascii(), profile, mapping),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            vec![Err(Refusal::Unreadable(fault("", "not-an-object", "The body is no JSON object")))]
-        }
-    }
-}
-
-#[derive(serde::Deserialize)]
-struct Orders<'a> {
-    #[serde(borrow)]
-    orders: Vec<&'a RawValue>,
-}
-
-fn map_one(root: &Value, text: &[u8], profile: &str, mapping: Mapping) -> Vec<Result<Mapped, Refusal>> {
-    let fields = Fields::root(root);
-    let documents = mapping(&fields);
-    finish(&fields, documents, text, profile)
-}
-
 /// Puts digest and profile into the documents, and names what was not mapped; or refuses with every fault.
 fn finish(
     fields: &Fields<'_>,
-    documents: Vec<(Kind, Map<String, Value>)>,
-    text: &[u8],
+    documents: Vec<Document>,
+    text: Option<&[u8]>,
     profile: &str,
 ) -> Vec<Result<Mapped, Refusal>> {
     let faults = fields.faults();
@@ -196,12 +159,14 @@ fn finish(
         return vec![Err(Refusal::Invalid(faults))];
     }
     let mut warnings = not_mapped(fields);
-    let digest = Digest::of(text).to_string();
+    let digest = text.map(|text| Digest::of(text).to_string());
     let documents = documents.into_iter().map(|(kind, mut document)| {
-        let attributes = document.entry("attributes").or_insert_with(|| json!({}));
+        let attributes = document.entry("attributes").or_insert_with(|| Value::Object(Map::new()));
         if let Some(attributes) = attributes.as_object_mut() {
             attributes.insert("source_profile".to_owned(), profile.into());
-            attributes.insert("source_digest".to_owned(), digest.clone().into());
+            if let Some(digest) = &digest {
+                attributes.insert("source_digest".to_owned(), digest.clone().into());
+            }
         }
         // Said once, with the first document of the source.
         Ok(Mapped { kind, document, warnings: std::mem::take(&mut warnings) })
@@ -212,17 +177,36 @@ fn finish(
 fn not_mapped(fields: &Fields<'_>) -> Vec<String> {
     let names = fields.not_mapped();
     let beyond = names.len().saturating_sub(NOT_MAPPED_MAX);
-    let said = |name: &String| {
-        // A name is foreign text as well.
-        let name = mask_cards(name, true).unwrap_or_else(|| name.clone());
-        let name: String = name.chars().filter(|character| !character.is_control()).take(NAME_CHARS_MAX).collect();
-        format!("not mapped: {name}")
-    };
+    let said = |name: &String| format!("not mapped: {}", printable(name));
     let mut warnings: Vec<String> = names.iter().take(NOT_MAPPED_MAX).map(said).collect();
     if beyond > 0 {
         warnings.push(format!("not mapped: {beyond} more fields"));
     }
     warnings
+}
+
+/// A name as it may be said: it is foreign text as well.
+fn printable(name: &str) -> String {
+    let name = mask_cards(name, true).unwrap_or_else(|| name.to_owned());
+    name.chars().filter(|character| !character.is_control()).take(NAME_CHARS_MAX).collect()
+}
+
+/// An identity out of a system's names: as it is, or by its digest where it would be too long for ours.
+fn identity(parts: &[&str]) -> String {
+    let whole = parts.join("-");
+    if whole.chars().count() <= IDENTITY_CHARS_MAX {
+        return whole;
+    }
+    let digest = Digest::of(whole.as_bytes()).to_string();
+    let head: String = whole.chars().take(IDENTITY_CHARS_MAX - 33).collect();
+    format!("{head}-{}", digest.get(..32).unwrap_or(&digest))
+}
+
+/// An object of ours; a null in it is a field that the source does not have.
+fn object(value: Value) -> Map<String, Value> {
+    let Value::Object(mut members) = value else { return Map::new() };
+    members.retain(|_, value| !value.is_null());
+    members
 }
 
 fn fault(pointer: impl Into<String>, problem: &'static str, detail: impl Into<String>) -> Fault {

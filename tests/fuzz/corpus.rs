@@ -20,8 +20,9 @@ const PEAK_KIB_MAX: u64 = 512 * 1024;
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 8] = [
+const TARGETS: [Target; 9] = [
     ("documents", targets::documents),
+    ("legacy", targets::legacy),
     ("http", targets::http),
     ("batch", targets::batch),
     ("messages", targets::messages),

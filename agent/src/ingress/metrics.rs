@@ -7,6 +7,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::route::ROUTES;
+use crate::agent::Spooled;
 use crate::answer::{LaneStatus, Status};
 
 /// The statuses that answers have; another one would count as the last.
@@ -62,12 +63,18 @@ impl Counters {
 }
 
 /// The text. Label values are names of our own or checked names, so that none needs escaping.
-pub fn render(status: &Status, refused: &BTreeMap<&'static str, u64>, counters: &Counters) -> String {
+pub fn render(
+    status: &Status,
+    refused: &BTreeMap<&'static str, u64>,
+    spooled: &Spooled,
+    counters: &Counters,
+) -> String {
     let mut text = Text(String::with_capacity(8 * 1024));
     agent(&mut text, status, refused);
     lanes(&mut text, status);
     uplink_and_disk(&mut text, status);
     ingress(&mut text, counters);
+    spool(&mut text, spooled);
     text.0
 }
 
@@ -189,6 +196,36 @@ fn ingress(text: &mut Text, counters: &Counters) {
             );
         }
     }
+}
+
+fn spool(text: &mut Text, spooled: &Spooled) {
+    let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    text.counter(
+        "counterfoil_spool_files_taken_total",
+        "Files taken out of the spool directory.",
+        read(&spooled.taken),
+    );
+    text.counter(
+        "counterfoil_spool_files_refused_total",
+        "Files that ended in failed/: something in them was refused, or they held nothing.",
+        read(&spooled.refused),
+    );
+    text.counter(
+        "counterfoil_spool_documents_total",
+        "Documents in files that were answered, whatever the answer.",
+        read(&spooled.documents),
+    );
+    text.counter(
+        "counterfoil_spool_files_renamed_total",
+        "Files whose name was not UTF-8, taken under a name that is.",
+        read(&spooled.renamed),
+    );
+    text.gauge("counterfoil_spool_files_waiting", "Finished files that are not answered yet.", read(&spooled.waiting));
+    text.gauge(
+        "counterfoil_spool_oldest_file_age_seconds",
+        "Age of the oldest of them by its last change; 0 where none waits.",
+        read(&spooled.oldest_age_s),
+    );
 }
 
 struct Text(String);

@@ -183,7 +183,7 @@ fn request_body(call: Call, schemas: &mut SchemaGenerator, documents: &mut Map<S
     let one = match call {
         Call::Submit(kind) => document_schema(kind, documents),
         Call::Ingest => {
-            let json = json!({ "type": "object", "description": "Of a profile that is JSON: an order, or many under `orders`" });
+            let json = json!({ "type": "object", "description": "Of a profile that is JSON: one object of the system, under its name or not, or a list under theirs (order, orders; refunds; counts …)" });
             let xml = json!({ "type": "string", "description": "POSLog, in UTF-8; transactions of any number up to the bound of documents" });
             return Some(json!({
                 "application/json": { "schema": json }, "application/xml": { "schema": xml }, "text/xml": { "schema": xml },

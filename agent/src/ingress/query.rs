@@ -197,7 +197,7 @@ pub(super) fn readyz(api: &Api) -> Result<Response, Problem> {
 }
 
 pub(super) fn metrics(api: &Api) -> Response {
-    let text = metrics::render(&api.agent.status(), &api.agent.refused(), &api.counters);
+    let text = metrics::render(&api.agent.status(), &api.agent.refused(), api.agent.spooled(), &api.counters);
     reply::bytes_of(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
 }
 

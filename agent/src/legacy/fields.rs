@@ -20,6 +20,7 @@ const FAULTS_MAX: usize = 32;
 struct Memory {
     used: BTreeSet<String>,
     faults: Vec<Fault>,
+    skipped: BTreeSet<String>,
 }
 
 /// A value of a foreign tree, and where it stands.
@@ -27,18 +28,26 @@ struct Memory {
 pub struct Fields<'v> {
     value: &'v Value,
     pointer: String,
+    /// What the root is called.
+    name: &'v str,
     memory: std::rc::Rc<RefCell<Memory>>,
 }
 
 impl<'v> Fields<'v> {
     /// The whole of a source.
     pub fn root(value: &'v Value) -> Self {
-        Self { value, pointer: String::new(), memory: std::rc::Rc::default() }
+        Self::under(value, "", "")
+    }
+
+    /// An object of a source that stands at `pointer`, and is called `name` where it is not mapped.
+    pub(super) fn under(value: &'v Value, pointer: &str, name: &'v str) -> Self {
+        Self { value, pointer: pointer.to_owned(), name, memory: std::rc::Rc::default() }
     }
 
     fn at(&self, value: &'v Value, token: &str) -> Self {
         let token = token.replace('~', "~0").replace('/', "~1");
-        Self { value, pointer: format!("{}/{token}", self.pointer), memory: std::rc::Rc::clone(&self.memory) }
+        let pointer = format!("{}/{token}", self.pointer);
+        Self { value, pointer, name: self.name, memory: std::rc::Rc::clone(&self.memory) }
     }
 
     /// What stands under that name; nothing for null. The first of many.
@@ -169,6 +178,16 @@ impl<'v> Fields<'v> {
         self.memory.borrow().faults.clone()
     }
 
+    /// Leaves the root out, and says why: what it tells is told elsewhere, or is nothing of ours.
+    pub fn skip(&self, why: &str) {
+        self.memory.borrow_mut().skipped.insert(format!("{}: {why}", self.name));
+    }
+
+    /// What was left out.
+    pub fn skipped(&self) -> BTreeSet<String> {
+        self.memory.borrow().skipped.clone()
+    }
+
     fn mark(&self) {
         self.memory.borrow_mut().used.insert(self.pointer.clone());
     }
@@ -177,8 +196,8 @@ impl<'v> Fields<'v> {
     pub fn not_mapped(&self) -> BTreeSet<String> {
         let memory = self.memory.borrow();
         let mut names = BTreeSet::new();
-        if left(self.value, &mut String::new(), &mut String::new(), &memory.used, &mut names) {
-            names.insert("/".to_owned());
+        if left(self.value, &mut self.pointer.clone(), &mut self.name.to_owned(), &memory.used, &mut names) {
+            names.insert(if self.name.is_empty() { "/".to_owned() } else { self.name.to_owned() });
         }
         names
     }

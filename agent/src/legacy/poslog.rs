@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use super::fault;
 
+mod control;
 pub mod dialect;
 mod lines;
 mod map;

@@ -13,11 +13,12 @@
 //! What went in whole is removed from `done/` after `spool.retain`; `failed/` waits for a person. Deliberately not known here: what is in
 //! the files. They lie outside `data_dir`, so this is no business of `journal::disk`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use counterfoil_proto::record::{Context, Prepared, Refusal, mask_cards};
@@ -102,6 +103,7 @@ impl Spool {
             for name in ready {
                 this.take(&name)?;
             }
+            this.measure()?;
             Ok((this.files("working")?, now))
         })
         .await?;
@@ -112,7 +114,11 @@ impl Spool {
             }
             if let Some(accepted) = self.answer(&name, stopping).await? {
                 let this = self.clone();
-                blocking(move || this.conclude(&name, accepted)).await?;
+                blocking(move || {
+                    this.conclude(&name, accepted)?;
+                    this.measure()
+                })
+                .await?;
             }
         }
         Ok(())
@@ -123,11 +129,10 @@ impl Spool {
         let mut files = BTreeMap::new();
         for entry in fs::read_dir(self.config.directory.join(place))? {
             let entry = entry?;
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            let unfinished = name.starts_with('.') || UNFINISHED.iter().any(|suffix| name.ends_with(suffix));
             // Of a symbolic link, which is no file here, the metadata are its own.
             let Ok(metadata) = entry.metadata() else { continue };
-            if unfinished || !metadata.is_file() {
+            let Some(name) = self.name_of(&entry)? else { continue };
+            if is_unfinished(&name) || !metadata.is_file() {
                 continue;
             }
             files.insert(name, (metadata.len(), metadata.modified().ok()));
@@ -136,6 +141,51 @@ impl Spool {
             }
         }
         Ok(files)
+    }
+
+    /// The name of a file; one that is not UTF-8 gets a name that is, with `%` and two digits for each other byte, so that it is taken like
+    /// any other. `None` where that name is taken, until it is free.
+    fn name_of(&self, entry: &fs::DirEntry) -> io::Result<Option<String>> {
+        let given = match entry.file_name().into_string() {
+            Ok(name) => return Ok(Some(name)),
+            Err(given) => given,
+        };
+        let mut name = String::new();
+        for chunk in given.as_encoded_bytes().utf8_chunks() {
+            name.push_str(chunk.valid());
+            name.extend(chunk.invalid().iter().map(|byte| format!("%{byte:02X}")));
+        }
+        if is_unfinished(&name) || !entry.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            return Ok(None);
+        }
+        let path = entry.path().with_file_name(&name);
+        if path.exists() {
+            tracing::warn!(name, "a spooled file whose name is not UTF-8 waits until its name in UTF-8 is free");
+            return Ok(None);
+        }
+        fs::rename(entry.path(), path)?;
+        self.agent.spooled().renamed.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(name, "the name of a spooled file was not UTF-8; it is taken under this one");
+        Ok(Some(name))
+    }
+
+    /// Says how many files wait, and for how long.
+    fn measure(&self) -> io::Result<()> {
+        let mut waiting = self.files("")?;
+        let working = self.files("working")?;
+        let count = waiting.len().saturating_add(working.len());
+        waiting.extend(working);
+        let oldest = waiting.into_values().filter_map(|(_, changed)| changed).min();
+        let age = oldest.and_then(|oldest| self.now()?.duration_since(oldest).ok()).unwrap_or_default();
+        let spooled = self.agent.spooled();
+        spooled.waiting.store(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
+        spooled.oldest_age_s.store(age.as_secs(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn now(&self) -> Option<SystemTime> {
+        let now_ms = u64::try_from(self.env.wall().0).unwrap_or_default();
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(now_ms))
     }
 
     /// The files that did not change since the look before, and all that there are now.
@@ -158,6 +208,7 @@ impl Spool {
         fs::rename(self.place("", name), self.place("working", &free))?;
         sync_dir(&self.config.directory.join("working"))?;
         sync_dir(&self.config.directory)?;
+        self.agent.spooled().taken.fetch_add(1, Ordering::Relaxed);
         Ok(free)
     }
 
@@ -187,6 +238,8 @@ impl Spool {
                     }
                 }
             }
+            let documents = u64::try_from(answer.results.len()).unwrap_or_default();
+            self.agent.spooled().documents.fetch_add(documents, Ordering::Relaxed);
             result.add(answer)?;
         }
         blocking(move || result.finish()).await.map(Some)
@@ -204,6 +257,10 @@ impl Spool {
                 // Nobody knows, or not now: the same again is safe.
                 Ok(_) | Err(Refused::Busy | Refused::Full | Refused::DrainOnly | Refused::Unanswered) => {}
             }
+            let this = self.clone();
+            if let Err(error) = blocking(move || this.measure()).await {
+                tracing::debug!(%error, "the spool could not be measured");
+            }
             tokio::select! {
                 _ = stopping.wait_for(|stopping| *stopping) => return None,
                 () = tokio::time::sleep(self.config.poll_interval) => {}
@@ -214,6 +271,7 @@ impl Spool {
     /// Puts result and file where they belong; the result first.
     pub(super) fn conclude(&self, name: &str, accepted: bool) -> io::Result<()> {
         let place = if accepted { "done" } else { "failed" };
+        self.agent.spooled().refused.fetch_add(u64::from(!accepted), Ordering::Relaxed);
         self.publish(name, place)?;
         let (working, kept) = (self.place("working", name), self.place(place, name));
         if mask(&working, None, self.context.mask_13_digits)? {
@@ -241,8 +299,7 @@ impl Spool {
 
     /// Removes what has been in `done/` for long enough: counted from its answer.
     fn retire(&self) -> io::Result<()> {
-        let now_ms = u64::try_from(self.env.wall().0).unwrap_or_default();
-        let Some(now) = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(now_ms)) else { return Ok(()) };
+        let Some(now) = self.now() else { return Ok(()) };
         for entry in fs::read_dir(self.config.directory.join("done"))? {
             let entry = entry?;
             let Ok(result) = entry.file_name().into_string() else { continue };
@@ -255,6 +312,10 @@ impl Spool {
         }
         Ok(())
     }
+}
+
+fn is_unfinished(name: &str) -> bool {
+    name.starts_with('.') || UNFINISHED.iter().any(|suffix| name.ends_with(suffix))
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -274,7 +335,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 
 /// The documents of a file, batch by batch.
 enum Source {
-    Poslog(Box<poslog::Transactions<BufReader<File>>>, poslog::dialect::Dialect),
+    /// With what the transaction at work still gives.
+    Poslog(Box<poslog::Transactions<BufReader<File>>>, poslog::dialect::Dialect, VecDeque<Result<Mapped, Refusal>>),
     Whole(std::vec::IntoIter<Result<Mapped, Refusal>>),
 }
 
@@ -283,7 +345,7 @@ impl Source {
         let file = File::open(path)?;
         match profile {
             Profile::Poslog(dialect) => {
-                Ok(Self::Poslog(Box::new(poslog::Transactions::new(BufReader::new(file))), dialect))
+                Ok(Self::Poslog(Box::new(poslog::Transactions::new(BufReader::new(file))), dialect, VecDeque::new()))
             }
             profile @ (Profile::Square | Profile::Shopify) => {
                 let mut bytes = Vec::new();
@@ -300,8 +362,14 @@ impl Source {
 
     fn next(&mut self) -> Option<Result<Mapped, Refusal>> {
         match self {
-            Self::Poslog(transactions, dialect) => {
-                Some(transactions.next()?.and_then(|transaction| poslog::map(&transaction, dialect)))
+            Self::Poslog(transactions, dialect, given) => {
+                if given.is_empty() {
+                    match transactions.next()? {
+                        Ok(transaction) => given.extend(poslog::map(&transaction, dialect)),
+                        Err(refusal) => return Some(Err(refusal)),
+                    }
+                }
+                given.pop_front()
             }
             Self::Whole(mapped) => mapped.next(),
         }

@@ -1,21 +1,50 @@
-//! Orders of Square (`Order` of its API): amounts are whole minor units, quantities decimal strings.
+//! Orders of Square (`Order` of its API), its stock and its cash drawers: amounts are whole minor units, quantities decimal strings.
 //!
 //! Invariant: a completed order is one `transaction` named by its id; an order that is not completed is `suspended`, named by its version
 //! too, so that it never stands in the way of the completed one. A fulfillment is a `fulfillment_update` per state. Lines are net of
 //! added taxes and of service charges, which are lines of their own.
 //!
-//! Not mapped on purpose: cards and recipients. `returns` are not mapped: Square states them as orders of their own as well.
+//! A return is an order of its own that names the one it is of: its lines and money are below zero, and each names that order's transaction.
+//!
+//! Not mapped on purpose: cards and recipients. Payments and refunds by themselves are none of ours: their order states them.
 
 use counterfoil_proto::money::{Currency, amount_text};
 use counterfoil_proto::record::Kind;
 use serde_json::{Map, Value, json};
 
-use super::Fields;
+use super::{Document, Fields, Shape, identity, object};
 
-/// The documents of `{"order":…}` or of an order.
-pub fn map(root: &Fields<'_>) -> Vec<(Kind, Map<String, Value>)> {
-    let inner = root.get("order").filter(Fields::is_object);
-    let order = inner.as_ref().unwrap_or(root);
+mod drawer;
+mod returns;
+mod stock;
+
+/// What is mapped.
+pub const SHAPES: &[Shape] = &[
+    Shape {
+        one: "order",
+        many: "orders",
+        told_by: &["line_items", "returns"],
+        lives: true,
+        of_one_location: false,
+        map: order,
+    },
+    Shape { one: "change", many: "changes", map: stock::change, ..SHELF },
+    Shape { one: "adjustment", many: "adjustments", map: stock::adjustment, ..SHELF },
+    SHELF,
+    Shape {
+        one: "cash_drawer_shift_event",
+        many: "cash_drawer_shift_events",
+        of_one_location: false,
+        map: drawer::event,
+        ..SHELF
+    },
+    Shape { one: "cash_drawer_shift", many: "cash_drawer_shifts", of_one_location: false, map: drawer::shift, ..SHELF },
+];
+
+const SHELF: Shape =
+    Shape { one: "count", many: "counts", told_by: &[], lives: false, of_one_location: true, map: stock::count };
+
+fn order(order: &Fields<'_>) -> Vec<Document> {
     let (Some(id), Some(total)) = (order.needed("id"), order.get("total_money")) else {
         if !order.has("total_money") {
             order.fault("total_money", "missing-field", "The field is missing");
@@ -82,14 +111,15 @@ impl Order<'_, '_> {
         let state = order.text("state").unwrap_or_default();
         let version = order.text("version").unwrap_or_default();
         let (status, document_id) = match state.as_str() {
-            "COMPLETED" => ("finished", format!("square-{}", self.id)),
-            "CANCELED" => ("canceled", format!("square-{}-canceled", self.id)),
-            _ => ("suspended", format!("square-{}-open-{version}", self.id)),
+            "COMPLETED" => ("finished", identity(&["square", &self.id])),
+            "CANCELED" => ("canceled", identity(&["square", &self.id, "canceled"])),
+            _ => ("suspended", identity(&["square", &self.id, "open", &version])),
         };
         put("document_id", Some(document_id.into()));
         put("workstation_id", Some("square".into()));
         put("order_id", Some(self.id.clone().into()));
-        put("type", Some("sale".into()));
+        let sells = order.has("line_items") || !order.has("returns");
+        put("type", Some(returns::type_of(sells, order.has("returns")).into()));
         put("status", Some(status.into()));
         put("begin_date_time", order.text("created_at").map(Value::from));
         put("end_date_time", self.time().map(Value::from));
@@ -97,14 +127,15 @@ impl Order<'_, '_> {
         put("customer_id", order.text("customer_id").map(Value::from));
         put("channel", order.get("source").and_then(|source| source.text("name")).map(Value::from));
         put("line_items", Some(self.lines().into()));
-        if order.has("tenders") {
-            let tenders: Vec<Value> = order.all("tenders").iter().map(|tender| self.tender(tender)).collect();
+        let mut tenders: Vec<Value> = order.all("tenders").iter().map(|tender| self.tender(tender)).collect();
+        tenders.extend(self.refunds());
+        if !tenders.is_empty() {
             put("tenders", Some(tenders.into()));
         }
-        let (gross, tax) = (self.money(order, "total_money"), self.money(order, "total_tax_money"));
+        let (gross, tax) = self.totals();
         put("totals", Some(json!({ "gross": self.text(gross), "tax": self.text(tax) })));
         let mut attributes = Map::new();
-        for name in ["location_id", "reference_id", "version"] {
+        for name in ["location_id", "reference_id"] {
             if let Some(text) = order.text(name) {
                 attributes.insert(name.to_owned(), text.into());
             }
@@ -115,53 +146,70 @@ impl Order<'_, '_> {
 
     fn lines(&self) -> Vec<Value> {
         let mut lines: Vec<Value> = Vec::new();
+        let known = self.fields.all("taxes");
         for line in self.fields.all("line_items") {
             let number = lines.len() + 1;
-            lines.push(self.line(&line, number));
+            lines.push(self.line(&line, number, &known, None));
         }
         for charge in self.fields.all("service_charges") {
-            let (total, tax) = (self.money(&charge, "total_money"), self.money(&charge, "total_tax_money"));
-            let mut line = json!({
-                "line": lines.len() + 1, "kind": "fee", "extended_amount": self.text(total.saturating_sub(tax)),
-                "description": charge.text("name"),
-            });
-            if tax != 0 {
-                line["taxes"] = json!([{ "amount": self.text(tax) }]);
-            }
-            lines.push(line);
+            lines.push(self.charge(&charge, lines.len() + 1, 1));
         }
+        lines.extend(self.rounding(self.fields, lines.len() + 1, 1));
         let tip = self.money(self.fields, "total_tip_money");
         if tip != 0 {
             lines.push(json!({ "line": lines.len() + 1, "kind": "tip", "extended_amount": self.text(tip) }));
         }
+        self.returned(&mut lines);
         lines
     }
 
-    /// A line without added taxes and service charges: what its goods cost.
-    fn line(&self, line: &Fields<'_>, number: usize) -> Value {
+    /// A service charge, without its tax; `sign` is -1 for one that is given back.
+    fn charge(&self, charge: &Fields<'_>, number: usize, sign: i64) -> Value {
+        let of = |name: &str| self.money(charge, name).saturating_mul(sign);
+        let (total, tax) = (of("total_money"), of("total_tax_money"));
+        let mut line = json!({
+            "line": number, "kind": "fee", "extended_amount": self.text(total.saturating_sub(tax)), "description": charge.text("name"),
+        });
+        if tax != 0 {
+            line["taxes"] = json!([{ "amount": self.text(tax) }]);
+        }
+        line
+    }
+
+    /// What cash was rounded by.
+    fn rounding(&self, of: &Fields<'_>, number: usize, sign: i64) -> Option<Value> {
+        let amount = self.money(&of.get("rounding_adjustment")?, "amount_money").saturating_mul(sign);
+        (amount != 0).then(|| json!({ "line": number, "kind": "rounding", "extended_amount": self.text(amount) }))
+    }
+
+    /// A line without added taxes and service charges: what its goods cost. With what it `returns` it gives them back.
+    fn line(&self, line: &Fields<'_>, number: usize, known: &[Fields<'_>], returns: Option<&Value>) -> Value {
+        let (kind, sign) = if returns.is_some() { ("return", -1) } else { ("sale", 1) };
+        let of = |fields: &Fields<'_>, name: &str| self.money(fields, name).saturating_mul(sign);
+        let quantity = line.needed_decimal("quantity").unwrap_or_default();
+        let quantity = if returns.is_some() { -quantity } else { quantity };
         let mut ours = json!({
-            "line": number, "kind": "sale", "quantity": line.needed("quantity"), "item_id": line.text("catalog_object_id"),
-            "description": line.text("name"),
+            "line": number, "kind": kind, "quantity": quantity.to_string(), "item_id": line.text("catalog_object_id"),
+            "description": line.text("name"), "transaction_link": returns,
             "attributes": { "uid": line.text("uid").unwrap_or_default() },
         });
         ours["regular_unit_price"] = self.text(self.money(line, "base_price_money"));
         let mut modifiers: Vec<Value> = Vec::new();
-        for modifier in line.all("modifiers") {
-            let amount = self.text(self.money(&modifier, "total_price_money"));
+        for modifier in ["modifiers", "return_modifiers"].into_iter().flat_map(|name| line.all(name)) {
+            let amount = self.text(of(&modifier, "total_price_money"));
             modifiers.push(json!({ "amount": amount, "reason_code": modifier.text("name") }));
         }
         for discount in line.all("applied_discounts") {
-            let amount = self.money(&discount, "applied_money");
+            let amount = of(&discount, "applied_money");
             modifiers.push(
                 json!({ "amount": self.text(amount.saturating_neg()), "promotion_id": discount.text("discount_uid") }),
             );
         }
-        let taxes = self.taxes(line);
+        let taxes = self.taxes(line, known, sign);
         let added = taxes.iter().filter(|tax| !tax.included).fold(0_i64, |sum, tax| sum.saturating_add(tax.amount));
-        let total = self.money(line, "total_money");
-        let added = if taxes.is_empty() { self.money(line, "total_tax_money") } else { added };
-        let charges = self.money(line, "total_service_charge_money");
-        let extended = total.saturating_sub(added).saturating_sub(charges);
+        let added = if taxes.is_empty() { of(line, "total_tax_money") } else { added };
+        let charges = of(line, "total_service_charge_money");
+        let extended = of(line, "total_money").saturating_sub(added).saturating_sub(charges);
         ours["extended_amount"] = self.text(extended);
         if !modifiers.is_empty() {
             ours["modifiers"] = modifiers.into();
@@ -172,16 +220,18 @@ impl Order<'_, '_> {
             let ours_of = |tax: &Tax| json!({ "rate": tax.rate, "taxable_amount": self.text(extended), "amount": self.text(tax.amount), "included": tax.included });
             ours["taxes"] = taxes.iter().map(ours_of).collect();
         }
+        if kind == "return" {
+            return Value::Object(object(ours));
+        }
         if let Some(fulfillment) = self.fields.get("fulfillments") {
             ours["fulfillment"] = json!({ "type": way(&fulfillment) });
         }
-        without_nulls(ours)
+        Value::Object(object(ours))
     }
 
-    fn taxes(&self, line: &Fields<'_>) -> Vec<Tax> {
-        let known = self.fields.all("taxes");
+    fn taxes(&self, line: &Fields<'_>, known: &[Fields<'_>], sign: i64) -> Vec<Tax> {
         let read = |applied: &Fields<'_>| {
-            let amount = self.money(applied, "applied_money");
+            let amount = self.money(applied, "applied_money").saturating_mul(sign);
             let uid = applied.text("tax_uid");
             let of = known.iter().find(|tax| tax.text("uid") == uid);
             let included = of.and_then(|tax| tax.text("type")).is_some_and(|kind| kind == "INCLUSIVE");
@@ -233,17 +283,16 @@ impl Order<'_, '_> {
             }
             let ordered = line.text("quantity");
             let quantity = entry.and_then(|entry| entry.text("quantity")).or_else(|| ordered.clone());
-            items.push(without_nulls(json!({
+            items.push(Value::Object(object(json!({
                 "line": items.len() + 1, "order_line": uid, "item_id": line.text("catalog_object_id").or(uid.clone()),
                 "description": line.text("name"), "quantity": quantity, "ordered_quantity": ordered,
-            })));
+            }))));
         }
-        let ours = without_nulls(json!({
-            "document_id": format!("square-{}-{uid}-{state}", self.id), "order_id": self.id, "fulfillment_id": uid,
+        object(json!({
+            "document_id": identity(&["square", &self.id, &uid, &state]), "order_id": self.id, "fulfillment_id": uid,
             "type": way(fulfillment), "state": state, "end_date_time": at.or_else(|| self.time()),
             "ready_at": moment(&["ready_at"]), "expires_at": moment(&["expires_at"]), "line_items": items,
-        }));
-        if let Value::Object(document) = ours { document } else { Map::new() }
+        }))
     }
 }
 
@@ -259,12 +308,4 @@ fn way(fulfillment: &Fields<'_>) -> &'static str {
         "DELIVERY" => "delivery",
         _ => "shipment",
     }
-}
-
-/// A null of ours is a field that the source does not have.
-pub(super) fn without_nulls(mut value: Value) -> Value {
-    if let Some(members) = value.as_object_mut() {
-        members.retain(|_, value| !value.is_null());
-    }
-    value
 }

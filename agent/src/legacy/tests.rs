@@ -7,6 +7,7 @@ use std::sync::Arc;
 use counterfoil_proto::id::StoreId;
 use counterfoil_proto::record::facts::Facts;
 use counterfoil_proto::record::{Kind, Prepared};
+use serde_json::json;
 use tokio::sync::watch;
 
 use super::*;
@@ -19,6 +20,7 @@ use crate::uplink::View;
 mod dialects;
 mod foreign;
 mod orders;
+mod samples;
 mod spooling;
 
 pub(super) fn context() -> Context {

@@ -58,6 +58,26 @@ pub fn documents(bytes: &[u8]) {
     }
 }
 
+/// Sources of other systems: JSON as Square's and Shopify's, anything else as `POSLog` of both dialects. What is mapped is accepted or
+/// refused, and the same source gives the same again.
+pub fn legacy(bytes: &[u8]) {
+    within_mebibytes(64);
+    let profiles = counterfoil::legacy::Profiles::default();
+    let is_json = matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'['));
+    for name in if is_json { ["square", "shopify"] } else { ["ncr-2.1", "poslog-6"] } {
+        let profile = profiles.find(name).expect("it is built in");
+        let mapped = profile.map(bytes);
+        assert_eq!(mapped, profile.map(bytes), "equal sources give equal documents");
+        for prepared in
+            mapped.into_iter().filter_map(|mapped| mapped.and_then(|mapped| mapped.prepare(&context())).ok())
+        {
+            let accepted = Record { kind: prepared.kind, envelope: prepared.envelope, document: prepared.document };
+            let stored = accepted.encode().expect("what was accepted is within bounds");
+            assert_eq!(Record::decode(&stored).as_ref(), Ok(&accepted));
+        }
+    }
+}
+
 /// Bytes on a connection of the ingress.
 pub fn http(bytes: &[u8]) {
     within_mebibytes(64);

@@ -212,15 +212,7 @@ impl<'d> Lines<'d> {
         }
         let Some(mut amount) = tender.needed_decimal("Amount") else { return };
         let kind = tender.text("@TenderType").unwrap_or_default();
-        let means = match kind.as_str() {
-            "Cash" => "cash",
-            "CreditDebit" | "Credit" | "Debit" => "card",
-            "GiftCard" | "GiftCertificate" => "gift_card",
-            "Voucher" | "Coupon" | "ManufacturerCoupon" => "voucher",
-            "StoredValue" => "store_credit",
-            "CustomerAccount" => "account",
-            _ => "other",
-        };
+        let means = means(&kind);
         if tender.text("@TypeCode").is_some_and(|code| code == "Refund")
             || (voids && self.dialect.void == VoidSign::Positive)
         {
@@ -235,6 +227,19 @@ impl<'d> Lines<'d> {
             self.tenders
                 .push(json!({ "line": number.unwrap_or_default(), "type": "change", "amount": change.to_string() }));
         }
+    }
+}
+
+/// What a `TenderType` is in our words.
+pub(super) fn means(kind: &str) -> &'static str {
+    match kind {
+        "Cash" => "cash",
+        "CreditDebit" | "Credit" | "Debit" => "card",
+        "GiftCard" | "GiftCertificate" => "gift_card",
+        "Voucher" | "Coupon" | "ManufacturerCoupon" => "voucher",
+        "StoredValue" => "store_credit",
+        "CustomerAccount" => "account",
+        _ => "other",
     }
 }
 

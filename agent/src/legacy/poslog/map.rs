@@ -1,28 +1,31 @@
 //! A transaction of `POSLog` in our words.
 //!
-//! Invariant: every transaction of a file gives one document, so that the tills' numbers stay without holes: what is no retail transaction
-//! (sign-on, no-sale, end of day) becomes a `no_sale` that names the element it came from. What a dialect answers stands in its settings;
+//! Invariant: every transaction of a file gives one transaction, so that the tills' numbers stay without holes: what is no retail transaction
+//! (sign-on, no-sale, end of day) becomes a `no_sale` that names the element it came from, and `control` tells the rest beside it. What a dialect answers stands in its settings;
 //! no name of a system is asked for here.
 
 use counterfoil_proto::record::{Kind, Refusal};
 use serde_json::{Map, Value, json};
 
 use super::Transaction;
+use super::control::control;
 use super::dialect::Dialect;
 use super::lines::Lines;
-use crate::legacy::{Fields, Mapped, fault, finish};
+use crate::legacy::{Document, Fields, Mapped, finish};
 
 /// Maps one transaction.
-pub fn map(transaction: &Transaction, dialect: &Dialect) -> Result<Mapped, Refusal> {
+pub fn map(transaction: &Transaction, dialect: &Dialect) -> Vec<Result<Mapped, Refusal>> {
     let fields = Fields::root(&transaction.tree);
     let mut document = head(&fields, dialect);
-    match fields.get("RetailTransaction") {
-        Some(retail) => body(&fields, &retail, dialect, &mut document),
-        None => control(&fields, &mut document),
-    }
-    let documents = vec![(Kind::TRANSACTION, document)];
-    let mapped = finish(&fields, documents, &transaction.source, &dialect.name).pop();
-    mapped.unwrap_or_else(|| Err(Refusal::Unreadable(fault("", "not-mapped", "The transaction gave no document"))))
+    let beside = match fields.get("RetailTransaction") {
+        Some(retail) => {
+            body(&fields, &retail, dialect, &mut document);
+            None
+        }
+        None => no_sale(&fields, &mut document),
+    };
+    let documents = std::iter::once((Kind::TRANSACTION, document)).chain(beside).collect();
+    finish(&fields, documents, Some(&transaction.source), &dialect.name)
 }
 
 /// What every transaction has: till, day, number, times.
@@ -51,20 +54,12 @@ fn head(fields: &Fields<'_>, dialect: &Dialect) -> Map<String, Value> {
     document
 }
 
-fn control(fields: &Fields<'_>, document: &mut Map<String, Value>) {
+/// What is no retail transaction; in training it tells nothing beside its number.
+fn no_sale(fields: &Fields<'_>, document: &mut Map<String, Value>) -> Option<Document> {
     document.insert("type".to_owned(), "no_sale".into());
     document.insert("line_items".to_owned(), json!([]));
     document.insert("totals".to_owned(), json!({ "gross": "0" }));
-    let Some(control) = fields.get("ControlTransaction") else { return };
-    let Some(attributes) = document.get_mut("attributes").and_then(Value::as_object_mut) else { return };
-    let kinds =
-        ["OperatorSignOn", "OperatorSignOff", "NoSale", "BusinessEOD", "POSEOD", "TillEOD", "BusinessSOD", "POSSOD"];
-    if let Some(kind) = kinds.into_iter().find(|kind| control.has(kind)) {
-        attributes.insert("control".to_owned(), kind.into());
-    }
-    if let Some(reason) = control.text("ReasonCode") {
-        attributes.insert("control_reason".to_owned(), reason.into());
-    }
+    control(fields, document).filter(|_| !document.contains_key("training_mode"))
 }
 
 fn body(fields: &Fields<'_>, retail: &Fields<'_>, dialect: &Dialect, document: &mut Map<String, Value>) {

@@ -181,6 +181,84 @@ fn what_cannot_be_mapped_is_refused_in_its_place_by_pointer_without_its_value() 
     assert!(!format!("{faults:?}").contains("secret"));
 }
 
+/// A transaction that is no sale, with what stands in it.
+fn control(number: u64, inner: &str) -> String {
+    let sale = retail(number, "", "0", "0");
+    let (head, rest) = sale.split_once("<RetailTransaction>").unwrap();
+    format!("{head}{inner}{}", rest.split_once("</RetailTransaction>").unwrap().1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn money_that_is_moved_or_counted_is_told_beside_the_number() {
+    let tender = |kind: &str, amount: &str| format!("<Tender TenderType=\"{kind}\"><Amount>{amount}</Amount></Tender>");
+    let mut transactions = Vec::new();
+    let elements = ["PaidIn", "PaidOut", "SafeDrop", "TenderLoan", "TenderPickup", "TillDeclaration"];
+    for (number, element) in (1..).zip(elements) {
+        let inner = format!("<{element}>{}<Reason>Ice</Reason></{element}>", tender("Cash", "5.00"));
+        transactions.push(control(number, &format!("<TenderControlTransaction>{inner}</TenderControlTransaction>")));
+    }
+    transactions.push(control(7, "<ControlTransaction><PaidOut><Amount>-5.00</Amount></PaidOut></ControlTransaction>"));
+    transactions.push(control(8, "<ControlTransaction><SafeDrop><Bag>1</Bag></SafeDrop></ControlTransaction>"));
+    let documents = prepared(&profile("poslog-6"), file(&transactions).as_bytes());
+    assert_eq!(codes(&documents), Vec::<&str>::new());
+    let (sales, moved): (Vec<_>, Vec<_>) = documents.iter().partition(|one| one.kind == Kind::TRANSACTION);
+    let numbers: Vec<Value> = sales.iter().map(|one| document(one)["sequence_number"].clone()).collect();
+    assert_eq!(json!(numbers), json!([1, 2, 3, 4, 5, 6, 7, 8]), "no number is missing");
+    assert!(moved.iter().all(|one| one.kind == Kind::TENDER_CONTROL));
+    let told: Vec<Value> =
+        moved.iter().map(|one| document(one)).map(|one| json!([one["type"], one["tenders"][0]["amount"]])).collect();
+    let expected = json!([
+        ["paid_in", "5.00"],
+        ["paid_out", "-5.00"],
+        ["safe_drop", "-5.00"],
+        ["loan", "5.00"],
+        ["pickup", "-5.00"],
+        ["declaration", "5.00"],
+        ["paid_out", "-5.00"]
+    ]);
+    assert_eq!(json!(told), expected);
+    let first = document(moved[0]);
+    assert_eq!(
+        (&first["document_id"], &first["reason_code"]),
+        (&"poslog-3-2026-11-23-1-paid_in".into(), &"Ice".into())
+    );
+    assert!(sales[7].warnings.contains(&"not mapped: /ControlTransaction".to_owned()), "{:?}", sales[7].warnings);
+    let directory = tempfile::tempdir().unwrap();
+    let agent = Agent::start(directory.path());
+    let outcomes = agent.submit(documents).await;
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Recorded(_))));
+    assert_eq!(agent.exceptions().await, BTreeMap::new());
+    agent.stop();
+}
+
+#[test]
+fn the_end_of_a_day_is_a_close_with_what_it_declares() {
+    let settled = "<SessionSettle><TransactionCount>2</TransactionCount><GrossPositiveAmount>21.00</GrossPositiveAmount>\
+                   <GrossNegativeAmount>-1.00</GrossNegativeAmount><TotalNetSalesAmount>19.00</TotalNetSalesAmount>\
+                   <TotalTaxAmount>1.00</TotalTaxAmount></SessionSettle>";
+    let numbers = "<OpenTransactionSequenceNumber>1</OpenTransactionSequenceNumber>\
+                   <LastTransactionSequenceNumber>9</LastTransactionSequenceNumber>";
+    let close = |name: &str, inner: &str| {
+        control(9, &format!("<ControlTransaction><{name}>{inner}</{name}></ControlTransaction>"))
+    };
+    let read = |name: &str, inner: &str| {
+        let documents = prepared(&profile("ncr-2.1"), file(&[close(name, inner)]).as_bytes());
+        assert_eq!(documents.iter().map(|one| one.kind).collect::<Vec<_>>(), [Kind::TRANSACTION, Kind::DAY_CLOSE]);
+        (document(&documents[0]), document(&documents[1]))
+    };
+    let (number, of_store) = read("BusinessEOD", settled);
+    assert_eq!((&number["type"], &number["attributes"]["control"]), (&"no_sale".into(), &"BusinessEOD".into()));
+    assert_eq!((of_store.get("workstation_id"), &of_store["business_day_date"]), (None, &"2026-11-23".into()));
+    let totals =
+        json!([{ "currency_code": "USD", "transactions": 2, "gross": "20.00", "net": "19.00", "tax": "1.00" }]);
+    assert_eq!(of_store["totals"], totals);
+    let (_, of_till) = read("TillEOD", &format!("{numbers}{}", settled.replace("TransactionCount", "Odd")));
+    assert_eq!((&of_till["workstation_id"], &of_till["totals"]), (&"3".into(), &json!([])));
+    assert_eq!((&of_till["first_sequence_number"], &of_till["last_sequence_number"]), (&1.into(), &9.into()));
+    let training = close("BusinessEOD", settled).replace("<Transaction>", "<Transaction TrainingModeFlag=\"true\">");
+    assert_eq!(prepared(&profile("ncr-2.1"), file(&[training]).as_bytes()).len(), 1, "training closes no day");
+}
+
 /// The golden file beside the sample: totals and numbers that somebody else computed.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_day_of_a_real_grocery_goes_in_whole() {

@@ -14,7 +14,7 @@ const SQUARE: &str = r#"{"order":{"id":"o1","state":"COMPLETED","version":4,"cre
 "tenders":[{"type":"CARD","amount_money":{"amount":4628,"currency":"USD"},"card_details":{"status":"CAPTURED","card":{"last_4":"1111"}}}],
 "total_tax_money":{"amount":374,"currency":"USD"},"total_money":{"amount":4628,"currency":"USD"}}}"#;
 
-const SHOPIFY: &str = r##"{"id":450789469,"name":"#1001","currency":"EUR","financial_status":"paid","created_at":"2026-11-23T10:00:00+01:00","taxes_included":true,
+pub(super) const SHOPIFY: &str = r##"{"id":450789469,"name":"#1001","currency":"EUR","financial_status":"paid","created_at":"2026-11-23T10:00:00+01:00","taxes_included":true,
 "total_price":"23.80","total_tax":"3.80","total_discounts":"1.20","customer":{"id":7,"email":"a@b.c"},"billing_address":{"city":"Paris"},
 "line_items":[{"id":1,"sku":"MUG","name":"Mug","quantity":2,"price":"10.50","discount_allocations":[{"amount":"1.20"}],
 "tax_lines":[{"price":"3.16","rate":0.19,"title":"VAT"}]}],
@@ -87,7 +87,9 @@ fn every_field_is_mapped_or_named() {
             let first = profile(name).map(odd.to_string().as_bytes()).remove(0);
             let accounted = match first {
                 Ok(mapped) => mapped.warnings.contains(&format!("not mapped: /odd_{key}")),
-                Err(Refusal::Invalid(faults)) => faults.iter().any(|fault| fault.problem == "missing-field"),
+                Err(Refusal::Invalid(faults)) => {
+                    faults.iter().any(|fault| matches!(fault.problem, "missing-field" | "not-mapped"))
+                }
                 Err(Refusal::Unreadable(_) | Refusal::TooLarge(_)) => false,
             };
             assert!(accounted, "{name}: {key}");
@@ -119,36 +121,4 @@ fn a_card_number_in_the_name_of_a_foreign_field_is_masked() {
     let documents = prepared(&profile("shopify"), source.as_bytes());
     let warnings = documents[0].warnings.join("\n");
     assert!(!warnings.contains("4111111111111111") && warnings.contains("1111"), "{warnings}");
-}
-
-#[test]
-fn the_vendors_own_samples_map_with_every_field_accounted_for() {
-    let square = [
-        ("RetrieveOrderResponse", 550),
-        ("PayOrderResponse", 2000),
-        ("CreateOrderResponse", 6176),
-        ("CloneOrderResponse", 6176),
-    ];
-    for (name, total) in square {
-        let Some(source) = real(&format!("json/square/{name}.json")) else { return };
-        // As it is, and as if it had been completed, when the rules judge it.
-        for source in [
-            String::from_utf8(source.clone()).unwrap(),
-            String::from_utf8(source).unwrap().replace("\"OPEN\"", "\"COMPLETED\""),
-        ] {
-            let documents = prepared(&profile("square"), source.as_bytes());
-            assert_eq!(documents.iter().filter_map(gross).collect::<Vec<_>>(), [total], "{name}");
-            assert!(documents[0].envelope.flags.is_empty(), "{name}: {:?}", documents[0].envelope.flags);
-        }
-    }
-    let refused = refusals(&profile("square"), &real("json/square/CalculateOrderResponse.json").unwrap());
-    assert!(matches!(&refused[..], [Refusal::Invalid(faults)] if faults[0].pointer == "/order/id"), "{refused:?}");
-    let documents = prepared(&profile("shopify"), &real("json/shopify/order.json").unwrap());
-    assert_eq!(documents.iter().map(|one| one.kind).collect::<Vec<_>>(), [Kind::TRANSACTION, Kind::FULFILLMENT_UPDATE]);
-    assert_eq!(gross(&documents[0]), Some(40_994));
-    assert!(documents[0].warnings.iter().any(|warning| warning == "not mapped: /order/payment_details"));
-    let alone = prepared(&profile("shopify"), &real("json/shopify/fulfillment.json").unwrap());
-    assert_eq!(alone[0].kind, Kind::FULFILLMENT_UPDATE);
-    let refund = refusals(&profile("shopify"), &real("json/shopify/refund.json").unwrap());
-    assert!(matches!(&refund[..], [Refusal::Invalid(_)]), "{refund:?}");
 }

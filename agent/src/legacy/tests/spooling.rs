@@ -161,6 +161,42 @@ async fn what_cannot_be_read_goes_to_failed_with_what_came_before_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn files_are_counted_and_one_whose_name_is_not_utf_8_is_taken_like_any_other() {
+    use std::os::unix::ffi::OsStrExt;
+    use std::sync::atomic::Ordering;
+    let directory = tempfile::tempdir().unwrap();
+    let agent = Agent::start(directory.path());
+    let spool = spool(directory.path(), &agent, "ncr-2.1");
+    let figures = || {
+        let spooled = agent.handle.spooled();
+        let read = [&spooled.taken, &spooled.refused, &spooled.documents, &spooled.renamed, &spooled.waiting];
+        read.map(|count| count.load(Ordering::Relaxed))
+    };
+    let odd = |name: &[u8]| directory.path().join("spool").join(std::ffi::OsStr::from_bytes(name));
+    std::fs::write(odd(b"d\xffy.xml"), ncr_file(3)).unwrap();
+    std::fs::write(odd(b"d\xffz.tmp"), ncr_file(1)).unwrap();
+    put(directory.path(), "bad.xml", "<POSLog>");
+    let old = std::fs::File::options().write(true).open(directory.path().join("spool/bad.xml")).unwrap();
+    let now_ms = u64::try_from(Env::of_this_box().unwrap().wall().0).unwrap();
+    let now = std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(now_ms);
+    old.set_modified(now - Duration::from_hours(1)).unwrap();
+    let (_stop, stopping) = watch::channel(false);
+    let mut seen = BTreeMap::new();
+    spool.turn(&mut seen, &stopping).await.unwrap();
+    assert_eq!(figures(), [0, 0, 0, 1, 2], "what is not finished keeps its name");
+    let age = agent.handle.spooled().oldest_age_s.load(Ordering::Relaxed);
+    assert!((3600..3700).contains(&age), "{age}");
+    spool.turn(&mut seen, &stopping).await.unwrap();
+    assert_eq!(figures(), [2, 1, 4, 1, 0]);
+    assert_eq!(agent.handle.spooled().oldest_age_s.load(Ordering::Relaxed), 0);
+    assert_eq!(counts(&result(directory.path(), "done", "d%FFy.xml")), [3, 0, 0, 0]);
+    assert!(names(directory.path(), "failed").contains("bad.xml.result.json"));
+    assert!(odd(b"d\xffz.tmp").exists());
+    drop(spool);
+    agent.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_copy_that_is_kept_holds_a_card_number() {
     let directory = tempfile::tempdir().unwrap();
     let agent = Agent::start(directory.path());
