@@ -15,6 +15,7 @@ mod damage;
 mod evidence;
 mod examples;
 mod json;
+mod pages;
 mod postgres;
 mod promises;
 mod replay;
