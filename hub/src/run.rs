@@ -94,6 +94,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
         outlet: outlet.clone(),
         posted: last_position,
         tokens: config.api.tokens.clone(),
+        regions: config.exceptions.regions.clone(),
     });
     let receiver = Receiver::new(Arc::clone(&ledger), outlet, counters, stored, stopped.clone());
     let mut parts: JoinSet<&'static str> = JoinSet::new();

@@ -9,6 +9,7 @@ const MATTERS_MAX = 100;
 
 let status = null;
 let exceptions = [];
+let dayState = null;
 let seen = '';
 let seenAt = 0;
 let chosenDay = new URLSearchParams(location.search).get('day');
@@ -35,6 +36,7 @@ function matters() {
   else if (oldest() > SLOW_S) add('warn', 'Delivery to head office is slow', `${counted(waiting(), 'record waits', 'records wait')}, the oldest for ${duration(oldest())}.`);
   if (isDiskTight() && status.mode === 'accepting') add('warn', 'The disk is filling up', `${Math.round(diskPart() * 100)} % of its share is used, ${bytes(status.disk.free_bytes)} are free.`);
   if (status.clock !== 'synchronised' && Math.abs(clockOff()) > CLOCK_OFF_S) add('warn', 'The clock of this box is probably wrong', `It differs from this device by ${duration(Math.abs(clockOff()))}.`);
+  if (!chosenDay && dayState && ['over', 'short'].includes(dayState)) add('warn', 'Today’s close does not match', `${close(dayState)[1]}; see “Day close” below.`);
   const errors = exceptions.filter((one) => one.severity === 'error').length;
   const open = exceptions.filter((one) => one.severity !== 'info').length;
   if (open > 0) add(errors > 0 ? 'bad' : 'warn', `${counted(open, 'matter needs', 'matters need')} a person`, errors > 0 ? `${count(errors)} serious. See “What needs a person” below.` : 'See “What needs a person” below.');
@@ -121,6 +123,7 @@ async function showDay() {
   if (day.business_day_date !== shownDay()) return;
   if (document.activeElement !== $('day')) $('day').value = day.business_day_date;
   mark($('day-today'), 'disabled', day.business_day_date === today());
+  dayState = day.standing;
   const [symbol, text, tone] = close(day.standing);
   say($('close'), `${symbol} ${text}`);
   mark($('close'), 'class', `state ${tone}`);
@@ -169,7 +172,7 @@ function showExceptions() {
     say(badge, isDone ? '✓ Resolved' : `${symbol} ${text}`);
     mark(badge, 'class', `state ${isDone ? 'good' : tone}`);
     say(sentence, one.message);
-    const record = one.identity ? `${one.lane === 'stock' ? 'Document' : 'Receipt'} ${one.identity}` : `${one.lane} ${one.seq}`;
+    const record = one.identity ? known(one.identity) : `${one.lane} ${one.seq}`;
     say(about, [record, `for ${duration(one.age_s)}`, `for ${words(one.owner)} to settle`, one.state === 'acknowledged' ? `${one.changed_by} looks after it` : null, one.code].filter(Boolean).join(' · '));
     mark(done, 'hidden', !isDone);
     if (isDone) say(done, `${one.resolved_by}: ${one.reason}`);

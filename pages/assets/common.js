@@ -97,8 +97,9 @@ function duration(seconds) {
   const s = Math.max(0, Math.round(seconds));
   if (s < 60) return `${s} s`;
   if (s < 3600) return `${Math.floor(s / 60)} min`;
-  if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
-  return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
+  const two = (large, unit, small, of) => (small === 0 ? `${large} ${unit}` : `${large} ${unit} ${small} ${of}`);
+  if (s < 86400) return two(Math.floor(s / 3600), 'h', Math.floor((s % 3600) / 60), 'min');
+  return two(Math.floor(s / 86400), 'd', Math.floor((s % 86400) / 3600), 'h');
 }
 
 function bytes(number) {
@@ -113,6 +114,11 @@ const moment = (when) => (when ? new Date(when).toLocaleString('en-GB') : null);
 const secondsSince = (when) => (when ? (Date.now() - Date.parse(when)) / 1000 : null);
 /** A code of the API as words. */
 const words = (code) => code.replaceAll('_', ' ').toLowerCase();
+/** What a record is known as, for a person. */
+function known(identity) {
+  const receipt = /^t\/(.*)\/(\d{4}-\d{2}-\d{2})\/(\d+)\/\d+$/.exec(identity);
+  return receipt ? `Receipt ${receipt[3]} of till ${receipt[1]} on ${receipt[2]}` : `Document ${identity.replace(/^d\//, '')}`;
+}
 /** `YYYY-MM-DD` so many days on. */
 const daysOn = (day, days) => new Date(Date.parse(`${day}T00:00:00Z`) + days * 86400000).toISOString().slice(0, 10);
 
@@ -123,8 +129,8 @@ const CLOSES = {
   open: ['○', 'Not closed yet', 'blank'],
   pending: ['…', 'Records on their way', 'warn'],
   late_after_close: ['!', 'Came after the close', 'warn'],
-  over: ['✕', 'More counted than declared', 'bad'],
-  short: ['✕', 'Less counted than declared', 'bad'],
+  over: ['✕', 'Too much counted', 'bad'],
+  short: ['✕', 'Too little counted', 'bad'],
 };
 const close = (state) => CLOSES[state] ?? ['?', words(state), 'blank'];
 const SEVERITIES = { error: ['✕', 'Serious', 'bad'], warning: ['!', 'Look at it', 'warn'], info: ['i', 'For notice', 'blank'] };

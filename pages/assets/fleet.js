@@ -1,8 +1,8 @@
 // The fleet: every store a cell, worst first; the figures of all of them above.
 
 const STORES = {
-  bad: ['✕', 'Serious exceptions', 'bad'],
-  unknown: ['?', 'Silent, state unknown', 'blank'],
+  bad: ['✕', 'Serious', 'bad'],
+  unknown: ['?', 'Silent, unknown', 'blank'],
   behind: ['!', 'Behind', 'warn'],
   good: ['✓', 'All here', 'good'],
 };
@@ -65,7 +65,7 @@ function startFleet() {
     const now = Date.parse(fleet.time);
     past = [...past.filter(([at]) => now - at < 60000), [now, hub.records, hub.duplicates]];
     const [[, records, duplicates], seconds] = [past[0], (now - past[0][0]) / 1000];
-    const rate = (number) => (seconds > 0 ? (number / seconds).toFixed(number / seconds < 10 ? 1 : 0) : null);
+    const rate = (number) => (seconds > 0 ? (number / seconds).toFixed(number > 0 && number / seconds < 10 ? 1 : 0) : null);
     say($('rate'), seconds > 0 ? `${rate(hub.records - records)} records/s` : 'Measuring…');
     facts($('rate-facts'), [
       ['Sent again', seconds > 0 ? `${rate(hub.duplicates - duplicates)} records/s` : '–'],
@@ -125,7 +125,7 @@ function startFleet() {
     rows($('worst'), worst.map((store) => {
       const [symbol, text, tone] = STORES[stateOf(store)];
       const more = store.exceptions_open > 0 && stateOf(store) !== 'bad' ? ` · ${counted(store.exceptions_open, 'exception', 'exceptions')}` : '';
-      const what = stateOf(store) === 'bad' ? (store.errors_open ? `${count(store.errors_open)} serious` : 'Two boxes, one name') : text;
+      const what = stateOf(store) === 'bad' ? (store.errors_open ? `${count(store.errors_open)} serious` : 'Two boxes, one name') : text.split(',')[0];
       return { key: store.store_id, cells: [{ href: hrefOf(store), text: store.store_id }, [`${symbol} ${what}${more}`, `state ${tone}`], [lagText(store), 'number'], [heardText(store), 'number']] };
     }));
     mark($('none-worst'), 'hidden', worst.length > 0);

@@ -2,6 +2,9 @@
 
 const LANES_MAX = 12;
 const OPEN_MAX = 100;
+/** As the hub has it: a hello is due every ten minutes. */
+const SILENT_AFTER_S = 900;
+const isSilent = (agent) => agent.presence !== 'online' || !agent.last_word_at || secondsSince(agent.last_word_at) > SILENT_AFTER_S;
 
 function startStore() {
   const id = decodeURIComponent(location.pathname.split('/')[2]);
@@ -23,25 +26,25 @@ function startStore() {
       good: 'Everything of this store is here',
     };
     say($('verdict-title'), titles[state]);
-    const lag = !line || line.lag === null ? `Missing: unknown; ${counted(store.lag, 'record was', 'records were')} when it last spoke` : line.lag === 0 ? 'Nothing is missing' : `${counted(line.lag, 'record is', 'records are')} missing${line.lag_s === null ? '' : `; whole up to ${duration(line.lag_s)} ago`}`;
+    const lag = !line || line.lag === null ? `Missing: unknown${store.lag ? `, ${counted(store.lag, 'record', 'records')} at its last word` : ''}` : line.lag === 0 ? 'Nothing is missing' : `${counted(line.lag, 'record is', 'records are')} missing${line.lag_s === null ? '' : `; whole up to ${duration(line.lag_s)} ago`}`;
     say($('verdict-text'), [line?.region && `Region ${line.region}`, lag, line && `heard ${heardText(line)}`, line && `${counted(line.records, 'record', 'records')} here, ${count(line.duplicates)} sent again`].filter(Boolean).join(' · '));
   }
 
   function showBoxes(agents) {
     list($('boxes'), agents, (agent) => agent.agent_id, () => make('div', {}, make('h3'), make('dl', { class: 'facts' })), (box, agent) => {
       say(box.children[0], agent.agent_id);
-      const online = { online: ['✓ online', 'good'], offline: ['? offline', 'blank'] }[agent.presence] ?? ['? unknown', 'blank'];
+      const online = !isSilent(agent) ? ['✓ Online', 'good'] : agent.presence === 'offline' ? ['? Offline', 'blank'] : ['? Silent', 'blank'];
       facts(box.children[1], [
         ['Line', online], ['Last word', agent.last_word_at ? `${duration(secondsSince(agent.last_word_at))} ago` : 'never'], ['Version', agent.software ?? 'unknown'], ['Clock', agent.clock ?? 'unknown'],
-        ['One name, two boxes', agent.suspended ? ['✕ yes', 'bad'] : null], ['Missing', agent.presence === 'online' ? count(agent.lag) : 'unknown'], ['Open exceptions', count(agent.exceptions_open)],
+        ['One name, two boxes', agent.suspended ? ['✕ yes', 'bad'] : null], ['Missing', isSilent(agent) ? 'unknown' : count(agent.lag)], ['Open exceptions', count(agent.exceptions_open)],
       ]);
     });
-    const lanes = agents.flatMap((agent) => agent.lanes.map((lane) => ({ ...lane, agent: agent.agent_id })));
+    const lanes = agents.flatMap((agent) => agent.lanes.map((lane) => ({ ...lane, agent: agent.agent_id, lag: isSilent(agent) && lane.lag === 0 ? null : lane.lag })));
     lanes.sort((a, b) => (b.lag > 0) - (a.lag > 0) || b.last_word_at.localeCompare(a.last_word_at));
     say($('lanes-count'), lanes.length > LANES_MAX ? `${LANES_MAX} of ${count(lanes.length)}` : '');
     rows($('lanes'), lanes.slice(0, LANES_MAX).map((lane) => ({
       key: lane.agent + lane.epoch + lane.lane,
-      cells: [lane.lane, [`${lane.agent} ${lane.epoch.slice(0, 8)}`, 'mono'], ...[lane.head, lane.stored, lane.safe, lane.lag, lane.duplicates, lane.forks].map((number) => [count(number), 'number']), [`${duration(secondsSince(lane.last_word_at))} ago`, 'number']],
+      cells: [lane.lane, [`${lane.agent} ${lane.epoch.slice(0, 8)}`, 'mono'], ...[lane.head, lane.stored, lane.safe, lane.lag, lane.duplicates, lane.forks].map((number) => [number === null ? 'unknown' : count(number), 'number']), [`${duration(secondsSince(lane.last_word_at))} ago`, 'number']],
     })));
   }
 

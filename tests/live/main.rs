@@ -14,6 +14,7 @@ mod crash;
 mod damage;
 mod evidence;
 mod examples;
+mod fleet;
 mod json;
 mod pages;
 mod postgres;

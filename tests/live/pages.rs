@@ -74,7 +74,7 @@ async fn a_manager_sees_what_is_wrong_and_settles_it_with_the_keyboard() {
     close(&stage, &day_close("1", 2, 3, "99.00")).await;
     page.shows("1 matter needs a person").await;
     page.shows("The lines of this receipt do not add up to its total").await;
-    page.shows("Less counted than declared").await;
+    page.shows("Too little counted").await;
     page.shows(HOSTILE).await;
     let untouched = "window.sameDocument && [...document.querySelectorAll('section')].every((node) => node.mine)";
     assert_eq!(page.eval(untouched).await, true);
