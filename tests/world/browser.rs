@@ -20,7 +20,7 @@ use crate::needs::CHROMIUM;
 use crate::wait::Deadline;
 
 /// How long the browser may take to answer, and a page to show something.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// A browser with one page; it ends with its value.
 #[derive(Debug)]

@@ -68,6 +68,7 @@ enum Standing {
 }
 
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names are the contract's")]
 struct Store {
     store_id: String,
     region: Option<String>,
