@@ -237,7 +237,7 @@ pub struct DeclaredCurrency {
 }
 
 /// Answer of `GET /v1/days/{business_day_date}`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DayAnswer {
     /// `YYYY-MM-DD`.
     pub business_day_date: String,
@@ -245,6 +245,38 @@ pub struct DayAnswer {
     pub currencies: Vec<CurrencyTotals>,
     /// What was declared.
     pub closes: Vec<DeclaredClose>,
+    /// What was declared against what this agent counted: the worst of `standings`, a close of the whole store covering tills that did not
+    /// close by themselves; `unknown` where nothing was recorded.
+    pub standing: Standing,
+    /// The same, till by till; without a `workstation_id` the close of the whole store.
+    pub standings: Vec<TillStanding>,
+}
+
+/// How a till's or a store's day stands by this agent's own count; the hub judges what all agents delivered. Of several the last in this order
+/// stands for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// What was declared is what was counted.
+    Matched,
+    /// Nothing was recorded of it.
+    #[default]
+    Unknown,
+    /// Not closed.
+    Open,
+    /// More was counted than declared.
+    Over,
+    /// Less was counted than declared.
+    Short,
+}
+
+/// How one till's day stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TillStanding {
+    /// The till; absent for the close of the whole store.
+    pub workstation_id: Option<String>,
+    /// By the close that was declared last.
+    pub standing: Standing,
 }
 
 /// An exception that a person should see.
@@ -385,6 +417,8 @@ pub struct Status {
     pub clock: String,
     /// RFC 3339, as this box believes.
     pub time: String,
+    /// The business day that it is in this store, `YYYY-MM-DD`.
+    pub business_day_date: String,
     /// Seconds since the start.
     pub uptime_s: u64,
     /// Open exceptions.

@@ -31,6 +31,7 @@ mod rows;
 mod seals;
 mod shelf;
 mod snapshot;
+mod standing;
 mod stock;
 mod store;
 mod word;

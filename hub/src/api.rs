@@ -1,6 +1,6 @@
 //! The HTTP API: what people and systems ask the hub. It only reads the ledger.
 //!
-//! Invariant: connections, headers and answers are bounded; where tokens are configured every call but the two probes needs one, and where none
+//! Invariant: connections, headers and answers are bounded; where tokens are configured every call but the two probes and the pages needs one, and where none
 //! are, only names of this machine are answered to (so that a web page cannot reach in through DNS). Faults are RFC 9457 problems
 //! that never echo values. Nothing here writes the ledger.
 
@@ -33,6 +33,7 @@ use crate::run::stopped;
 
 mod answers;
 mod delays;
+mod fleet;
 mod lookup;
 mod metrics;
 mod problem;
@@ -143,6 +144,7 @@ pub async fn bind(listen: SocketAddr) -> std::io::Result<TcpListener> {
 
 fn router(sources: Arc<Sources>) -> Router {
     let guarded = Router::new()
+        .route("/v1/fleet", get(fleet::get))
         .route("/v1/stores", get(stores))
         .route("/v1/stores/{store}", get(store))
         .route("/v1/records", get(records::get))
@@ -155,11 +157,16 @@ fn router(sources: Arc<Sources>) -> Router {
         .route("/v1/exceptions", get(exceptions))
         .route("/v1/stock", get(stock))
         .route("/metrics", get(metrics::get))
-        .route("/", get(index))
         .fallback(async || Problem::not_found("There is nothing here"))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&sources), admit))
         .with_state(Arc::clone(&sources));
+    // The pages have nothing in them; they ask for the token themselves.
+    let pages = counterfoil_pages::HUB.iter().fold(Router::new(), |router, file| {
+        router.route(file.path, get(async |headers: HeaderMap| file.answer(&headers)))
+    });
+    let pages = pages.layer(axum::middleware::from_fn_with_state(Arc::clone(&sources), admit_page));
     Router::new()
+        .merge(pages)
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .with_state(sources)
@@ -171,6 +178,15 @@ async fn admit(State(sources): State<Arc<Sources>>, request: Request, next: Next
         Some(tokens) => check_token(tokens, request.headers()),
         None => check_host(request.headers()),
     };
+    match verdict {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// As [`admit`], but for the token.
+async fn admit_page(State(sources): State<Arc<Sources>>, request: Request, next: Next) -> Response {
+    let verdict = if sources.tokens.is_some() { Ok(()) } else { check_host(request.headers()) };
     match verdict {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
@@ -207,25 +223,6 @@ async fn ready(State(sources): State<Arc<Sources>>) -> Response {
         Ok(_) => (StatusCode::SERVICE_UNAVAILABLE, "the broker is not connected\n").into_response(),
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the ledger cannot be reached\n").into_response(),
     }
-}
-
-async fn index(State(sources): State<Arc<Sources>>) -> Answer {
-    let gauges = sources.ledger.gauges().await?;
-    let text = format!(
-        "Counterfoil hub {}\n\nagents    {} ({} online)\nrecords   {} stored, {} with a position, {} known of but not here\n\
-         doubled   {} duplicates, {} forks\nexceptions {} open\n\nGET /v1/stores /v1/records /v1/lookup?receipt=|order=|trace=|document_id= /v1/returns/beyond-bought /v1/customers/ID/returns /v1/totals?store=&business_day= /v1/reconciliation?store=&business_day= \
-         /v1/exceptions /v1/stock?store= /metrics /healthz /readyz\n",
-        env!("CARGO_PKG_VERSION"),
-        gauges.agents,
-        gauges.online,
-        gauges.records,
-        gauges.last_position,
-        gauges.lag,
-        gauges.duplicates,
-        gauges.forks,
-        gauges.exceptions_open
-    );
-    Ok(text.into_response())
 }
 
 async fn stores(State(sources): State<Arc<Sources>>) -> Answer {

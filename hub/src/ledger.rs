@@ -15,10 +15,12 @@ use std::fmt::Debug;
 
 use counterfoil_proto::id::{LaneKey, SessionId, Source};
 use counterfoil_proto::message::{Batch, Hello, Mark, Positions, Presence};
+use counterfoil_proto::time::WallTime;
 
 mod days;
 mod delays;
 mod desk;
+mod fleet;
 mod intake;
 mod lookup;
 mod outbox;
@@ -44,9 +46,9 @@ pub use outbox::Letter;
 pub(crate) use seals::Seal;
 pub use sql::{Database, Work};
 pub use view::{
-    AgentView, By, Cursor, DayDocument, DayView, DelayQuery, DelayView, EntryView, ExceptionFilter, ExceptionView,
-    Gauges, Ground, LaneView, Lookup, LookupQuery, PageQuery, RecordsPage, ReturnView, ReturnsQuery, SealView,
-    StockView, TillNumbers, TotalsRow,
+    Ageing, AgentView, By, Cursor, DayDocument, DayView, DelayQuery, DelayView, EntryView, ExceptionFilter,
+    ExceptionView, FleetStore, FleetView, Gauges, Ground, LaneView, Lookup, LookupQuery, PageQuery, RecordsPage,
+    ReturnView, ReturnsQuery, SealView, StockView, TillNumbers, TotalsRow,
 };
 pub use watch::Beat;
 
@@ -214,6 +216,10 @@ pub trait Ledger: Debug + Send + Sync {
     fn all_lanes(&self) -> Work<'_, (SessionId, Vec<LaneCopy>)>;
     /// The stores' agents and lanes; of one store, or of all.
     fn stores<'a>(&'a self, store_id: Option<&'a str>) -> Work<'a, Vec<AgentView>>;
+    /// A line for each store, ages as of `now`.
+    fn fleet(&self, now: WallTime) -> Work<'_, FleetView>;
+    /// The stores of which anything was posted for a business day.
+    fn stores_of_day<'a>(&'a self, business_day: &'a str) -> Work<'a, Vec<String>>;
     /// Records by position.
     fn records<'a>(&'a self, query: &'a PageQuery) -> Work<'a, RecordsPage>;
     /// Records by what they are known as, with the exceptions about them.

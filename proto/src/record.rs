@@ -275,6 +275,14 @@ pub struct Context {
     pub mask_13_digits: bool,
 }
 
+impl Context {
+    /// The business day of a moment in this store, `YYYY-MM-DD`.
+    pub fn business_day(&self, at: crate::time::WallTime) -> alloc::string::String {
+        let at = jiff::Timestamp::from_millisecond(at.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        when::business_day(at, &self.time_zone, self.day_cutover)
+    }
+}
+
 /// A document that was read and judged, ready to be appended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prepared {

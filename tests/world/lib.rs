@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod bin;
 pub mod broker;
+pub mod browser;
 pub mod checkout;
 pub mod compare;
 pub mod crash;

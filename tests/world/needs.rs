@@ -20,6 +20,8 @@ pub struct Need {
 
 /// The MQTT broker.
 pub const MOSQUITTO: Need = Need { program: "mosquitto", package: "mosquitto", places: &["/usr/sbin"] };
+/// The browser.
+pub const CHROMIUM: Need = Need { program: "chromium", package: "chromium", places: &["/usr/bin"] };
 /// What shows the system calls of a process.
 pub const STRACE: Need = Need { program: "strace", package: "strace", places: &["/usr/bin"] };
 /// What makes a file system.

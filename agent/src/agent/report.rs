@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use counterfoil_proto::id::{Lane, RecordKey};
-use counterfoil_proto::record::Record;
+use counterfoil_proto::record::{Context, Record};
 use counterfoil_proto::time::{ClockQuality, Moment, WallTime};
 
 use super::group::age_s;
@@ -21,6 +21,8 @@ pub(super) struct Reporter {
     store_id: String,
     agent_id: String,
     bytes_max: u64,
+    /// What business day it is.
+    context: Option<Context>,
     started: Moment,
     reader: Option<Reader>,
     recorded: u64,
@@ -39,6 +41,7 @@ impl Reporter {
             store_id: config.source.store_id.to_string(),
             agent_id: config.source.agent_id.to_string(),
             bytes_max: config.journal.bytes_max,
+            context: Some(config.context()),
             started,
             reader: Some(reader),
             ..Self::default()
@@ -98,6 +101,7 @@ impl Reporter {
             }
             .to_owned(),
             time: wall.to_rfc3339(),
+            business_day_date: self.context.as_ref().map(|context| context.business_day(wall)).unwrap_or_default(),
             uptime_s: now.since_ms(self.started) / 1_000,
             open_exceptions: owner.state.open_exceptions(),
             recorded: self.recorded,

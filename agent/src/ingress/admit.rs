@@ -131,14 +131,20 @@ impl Gate {
         Self { tokens, hosts: allowed_hosts.iter().map(bare).collect() }
     }
 
-    /// Checks host, then token. `local` is the address that the connection came in on; `None` for the Unix socket.
-    pub fn admit(&self, uri: &Uri, headers: &HeaderMap, local: Option<IpAddr>) -> Result<Caller, Problem> {
+    /// Checks the host. `local` is the address that the connection came in on; `None` for the Unix socket.
+    pub fn admit_host(&self, uri: &Uri, headers: &HeaderMap, local: Option<IpAddr>) -> Result<(), Problem> {
         let mut hosts = headers.get_all(HOST).iter();
         let host = uri.authority().map(axum::http::uri::Authority::as_str).or_else(|| hosts.next()?.to_str().ok());
         if hosts.next().is_some() || !host.is_some_and(|host| self.knows(host, local)) {
             return Err(problems::HOST_NOT_ALLOWED
                 .detail("The Host header names no host of `ingress.allowed_hosts`; call the box by its address or add the name there"));
         }
+        Ok(())
+    }
+
+    /// Checks host, then token.
+    pub fn admit(&self, uri: &Uri, headers: &HeaderMap, local: Option<IpAddr>) -> Result<Caller, Problem> {
+        self.admit_host(uri, headers, local)?;
         let Some(tokens) = &self.tokens else { return Ok(Caller::Local) };
         let Some(header) = headers.get(AUTHORIZATION) else {
             return Err(problems::TOKEN_MISSING.detail("Send `Authorization: Bearer` with the token of this till"));

@@ -11,7 +11,7 @@ use crate::agent::Spooled;
 use crate::answer::{LaneStatus, Status};
 
 /// The statuses that answers have; another one would count as the last.
-const STATUSES: [u16; 15] = [200, 201, 400, 401, 403, 404, 405, 409, 413, 415, 422, 503, 507, 500, 0];
+const STATUSES: [u16; 16] = [200, 201, 304, 400, 401, 403, 404, 405, 409, 413, 415, 422, 503, 507, 500, 0];
 
 /// Calls, and one for what matched none.
 const CALLS: usize = ROUTES.len() + 1;

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::admit::DOCUMENTS_MAX;
 use super::query::{HealthAnswer, Resolution};
 use super::reply::{ManyAnswer, Problem, RETRY_AFTER_S_MAX};
-use super::route::{Call, GUARDED_ANSWERS, ROUTES, Route, Shape};
+use super::route::{Call, GUARDED_ANSWERS, Guard, ROUTES, Route, Shape};
 use super::submit::{KINDS, ManyValidations, ValidationAnswer};
 use crate::answer::{DayAnswer, ExceptionAnswer, Receipt, ReceiptAnswer, Status, StockAnswer};
 
@@ -58,8 +58,12 @@ pub fn document() -> Value {
 
 fn operation(route: &Route, schemas: &mut SchemaGenerator, documents: &mut Map<String, Value>) -> Value {
     let mut responses = Map::new();
-    let guarded = if route.is_guarded() { GUARDED_ANSWERS } else { &[] };
-    for (status, shape, description) in route.answers.iter().chain(guarded) {
+    let of_guard = GUARDED_ANSWERS.iter().filter(|(status, ..)| match route.guard() {
+        Guard::Nothing => false,
+        Guard::Host => *status != 401,
+        Guard::HostAndToken => true,
+    });
+    for (status, shape, description) in route.answers.iter().chain(of_guard) {
         responses.entry(status.to_string()).or_insert_with(|| response(*status, *shape, description, schemas));
     }
     responses.insert(
@@ -92,7 +96,7 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator, documents: &mut Map<S
         if !parameters.is_empty() {
             operation.insert("parameters".to_owned(), Value::Array(parameters));
         }
-        if route.is_guarded() {
+        if route.guard() == Guard::HostAndToken {
             operation.insert("security".to_owned(), json!([{}, { "token": [] }]));
         }
     }
@@ -101,7 +105,7 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator, documents: &mut Map<S
 
 /// An answer with its body and the headers that it always has.
 fn response(status: u16, shape: Shape, description: &str, schemas: &mut SchemaGenerator) -> Value {
-    let (content_type, schema) = content(shape, schemas);
+    let content = content(shape, schemas);
     let mut headers = Map::new();
     let mut always = |name: &str, description: &str, schema: Value| {
         headers.insert(name.to_owned(), json!({ "description": description, "required": true, "schema": schema }));
@@ -115,11 +119,14 @@ fn response(status: u16, shape: Shape, description: &str, schemas: &mut SchemaGe
         ),
         _ => {}
     }
-    let mut answer = json!({ "description": description, "content": { content_type: { "schema": schema } } });
-    if let Some(answer) = answer.as_object_mut()
-        && !headers.is_empty()
-    {
-        answer.insert("headers".to_owned(), Value::Object(headers));
+    let mut answer = json!({ "description": description });
+    if let Some(answer) = answer.as_object_mut() {
+        if let Some((content_type, schema)) = content {
+            answer.insert("content".to_owned(), json!({ content_type: { "schema": schema } }));
+        }
+        if !headers.is_empty() {
+            answer.insert("headers".to_owned(), Value::Object(headers));
+        }
     }
     answer
 }
@@ -152,9 +159,10 @@ fn operation_id(route: &Route) -> String {
     })
 }
 
-fn content(shape: Shape, schemas: &mut SchemaGenerator) -> (&'static str, Value) {
+/// `None` where there is no body.
+fn content(shape: Shape, schemas: &mut SchemaGenerator) -> Option<(&'static str, Value)> {
     let json = "application/json";
-    match shape {
+    Some(match shape {
         Shape::Receipt => (json, schemas.subschema_for::<Receipt>().to_value()),
         Shape::ReceiptOrMany => {
             (json, any_of([schemas.subschema_for::<Receipt>(), schemas.subschema_for::<ManyAnswer>()]))
@@ -172,7 +180,9 @@ fn content(shape: Shape, schemas: &mut SchemaGenerator) -> (&'static str, Value)
         Shape::Text => ("text/plain", json!({ "type": "string" })),
         Shape::Json => (json, json!({ "type": "object" })),
         Shape::Problem => ("application/problem+json", schemas.subschema_for::<Problem>().to_value()),
-    }
+        Shape::Page(content_type) => (content_type, json!({ "type": "string" })),
+        Shape::Nothing => return None,
+    })
 }
 
 fn any_of(schemas: [schemars::Schema; 2]) -> Value {
@@ -203,7 +213,8 @@ fn request_body(call: Call, schemas: &mut SchemaGenerator, documents: &mut Map<S
         | Call::Healthz
         | Call::Readyz
         | Call::Metrics
-        | Call::OpenApi => return None,
+        | Call::OpenApi
+        | Call::Page(_) => return None,
     };
     let many = json!({ "type": "array", "maxItems": DOCUMENTS_MAX, "items": one });
     let lines = format!("One document per line, up to {DOCUMENTS_MAX}");

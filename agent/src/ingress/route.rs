@@ -13,6 +13,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
+use counterfoil_pages::{AGENT, File};
 use counterfoil_proto::record::flag::Change;
 use counterfoil_proto::record::{Context, Kind};
 
@@ -56,6 +57,8 @@ pub enum Call {
     Metrics,
     /// This API.
     OpenApi,
+    /// A file of the status page.
+    Page(&'static File),
 }
 
 /// What the body of an answer is.
@@ -85,8 +88,23 @@ pub enum Shape {
     Text,
     /// A JSON document of its own.
     Json,
+    /// A file of the status page, of that content type.
+    Page(&'static str),
+    /// No body.
+    Nothing,
     /// RFC 9457.
     Problem,
+}
+
+/// What a call asks of its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// Anybody may.
+    Nothing,
+    /// A known host name.
+    Host,
+    /// A known host name, and a token where there are any.
+    HostAndToken,
 }
 
 /// One call.
@@ -107,9 +125,25 @@ pub struct Route {
 }
 
 impl Route {
-    /// Whether host and token are asked for.
-    pub fn is_guarded(&self) -> bool {
-        !matches!(self.call, Call::Healthz | Call::Readyz)
+    /// What is asked of a caller.
+    pub fn guard(&self) -> Guard {
+        match self.call {
+            Call::Healthz | Call::Readyz => Guard::Nothing,
+            // The page has nothing in it; it asks for the token itself.
+            Call::Page(_) => Guard::Host,
+            Call::Submit(_)
+            | Call::Ingest
+            | Call::Validate
+            | Call::Stock
+            | Call::Receipt
+            | Call::ReceiptOfDocument
+            | Call::Day
+            | Call::Exceptions
+            | Call::Change(_)
+            | Call::Status
+            | Call::Metrics
+            | Call::OpenApi => Guard::HostAndToken,
+        }
     }
 }
 
@@ -192,6 +226,12 @@ const fn change(path: &'static str, change: Change, summary: &'static str) -> Ro
     ];
     Route { post: true, path, call: Call::Change(change), summary, parameters: &[], answers: ANSWERS }
 }
+
+const fn page(file: &'static File, answers: &'static [(u16, Shape, &'static str)]) -> Route {
+    get(file.path, Call::Page(file), file.summary, &[], answers)
+}
+
+const NOT_MODIFIED: (u16, Shape, &str) = (304, Shape::Nothing, "The caller has it (`If-None-Match`)");
 
 /// All calls.
 pub const ROUTES: &[Route] = &[
@@ -317,6 +357,9 @@ pub const ROUTES: &[Route] = &[
         &[(200, Shape::Text, "Text format 0.0.4")],
     ),
     get("/openapi.json", Call::OpenApi, "This description", &[], &[(200, Shape::Json, "OpenAPI 3.1")]),
+    page(&AGENT[0], &[(200, Shape::Page("text/html"), "The page"), NOT_MODIFIED]),
+    page(&AGENT[1], &[(200, Shape::Page("text/css"), "The stylesheet"), NOT_MODIFIED]),
+    page(&AGENT[2], &[(200, Shape::Page("text/javascript"), "The module"), NOT_MODIFIED]),
 ];
 
 /// What calls need.
@@ -415,6 +458,7 @@ async fn answer(call: Call, State(api): State<Arc<Api>>, params: Params, request
         Call::Healthz => query::healthz(&api),
         Call::Readyz => query::readyz(&api),
         Call::Metrics => Ok(query::metrics(&api)),
+        Call::Page(file) => Ok(file.answer(&asked.headers)),
         Call::OpenApi => {
             let bytes = api.openapi.get_or_init(|| Bytes::from(openapi::document().to_string()));
             Ok(reply::bytes_of(StatusCode::OK, "application/json", bytes.clone()))
@@ -427,9 +471,13 @@ async fn answer(call: Call, State(api): State<Arc<Api>>, params: Params, request
 async fn gate(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>();
     let index = path.and_then(|path| ROUTES.iter().position(|route| route.path == path.as_str()));
-    let guarded = index.and_then(|index| ROUTES.get(index)).is_none_or(Route::is_guarded);
+    let guard = index.and_then(|index| ROUTES.get(index)).map_or(Guard::HostAndToken, Route::guard);
     let local = request.extensions().get::<Peer>().and_then(|peer| peer.local);
-    let admitted = if guarded { api.gate.admit(request.uri(), request.headers(), local) } else { Ok(Caller::Local) };
+    let admitted = match guard {
+        Guard::Nothing => Ok(Caller::Local),
+        Guard::Host => api.gate.admit_host(request.uri(), request.headers(), local).map(|()| Caller::Local),
+        Guard::HostAndToken => api.gate.admit(request.uri(), request.headers(), local),
+    };
     let (caller, response) = match admitted {
         Ok(caller) => (Some(caller), next.run(request).await),
         Err(problem) => {

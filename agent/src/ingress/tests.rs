@@ -115,7 +115,7 @@ impl Owner {
                 }))));
             }
             Asked::Day { business_day_date, reply } => {
-                drop(reply.send(Ok(DayAnswer { business_day_date, currencies: Vec::new(), closes: Vec::new() })));
+                drop(reply.send(Ok(DayAnswer { business_day_date, ..DayAnswer::default() })));
             }
             Asked::Exceptions { all, reply } => {
                 drop(reply.send(Ok(if all {

@@ -14,7 +14,9 @@ use rust_decimal::Decimal;
 use super::State;
 use super::date::Date;
 use super::days::{Close, Day, NotCounted, Till};
+
 use super::exceptions::{Exception, ExceptionId, Handled, finding_of};
+use super::standing::standings;
 use super::stock::UnitStock;
 use super::word::{Word, decimal_text};
 use crate::answer::{
@@ -114,13 +116,13 @@ impl State {
 
     /// Totals and closes of a business day; empty where nothing is known of it.
     pub fn day(&self, business_day_date: &str) -> DayAnswer {
-        let mut answer =
-            DayAnswer { business_day_date: business_day_date.to_owned(), currencies: Vec::new(), closes: Vec::new() };
+        let mut answer = DayAnswer { business_day_date: business_day_date.to_owned(), ..DayAnswer::default() };
         let Some(day) = Date::parse(business_day_date).and_then(|date| self.tables.days.kept.get(&date)) else {
             return answer;
         };
         answer.currencies = currency_totals(day, None);
         answer.closes = day.closes.iter().map(declared_close).collect();
+        (answer.standing, answer.standings) = standings(day);
         answer
     }
 

@@ -1,4 +1,4 @@
-//! `GET /v1/reconciliation`: what each till, or the whole store, declared for a day against what the ledger counted, with the documents and
+//! `GET /v1/reconciliation`: how the day of each store of which anything came stands; and of one store, what each till, or the whole store, declared for a day against what the ledger counted, with the documents and
 //! numbers that explain a difference.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,13 +7,33 @@ use std::sync::Arc;
 use axum::extract::{Query, State};
 use counterfoil_proto::id::PublicKey;
 use counterfoil_proto::record::control_totals::Computed;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::totals::{DayQuery, text};
+use super::totals::text;
 use super::{Answer, Problem, Sources};
 use crate::ledger::{DayDocument, DayView, TotalsRow};
 use crate::posting::DayWhat;
 use crate::reconcile::{ByCurrency, Side, Sums, Verdict, judge};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DayQuery {
+    store: Option<String>,
+    business_day: String,
+}
+
+/// Stores of which nothing came are not among them: of those nobody knows.
+#[derive(Debug, Serialize)]
+struct Stores {
+    business_day_date: String,
+    stores: Vec<StoreDay>,
+}
+
+#[derive(Debug, Serialize)]
+struct StoreDay {
+    store_id: String,
+    status: Verdict,
+}
 
 #[derive(Debug, Serialize)]
 struct Reconciliation {
@@ -113,9 +133,19 @@ pub(super) async fn get(
     State(sources): State<Arc<Sources>>,
     query: Result<Query<DayQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Answer {
-    let Query(query) = query.map_err(|_| Problem::query("store and business_day, both required"))?;
-    let day = sources.ledger.day(&query.store, &query.business_day).await?;
-    Ok(super::json(&reconciliation(query.store, query.business_day, &day)))
+    let Query(query) = query.map_err(|_| Problem::query("business_day, which is required, and store"))?;
+    let business_day_date = query.business_day;
+    if let Some(store_id) = query.store {
+        let day = sources.ledger.day(&store_id, &business_day_date).await?;
+        return Ok(super::json(&reconciliation(store_id, business_day_date, &day)));
+    }
+    let mut stores = Vec::new();
+    for store_id in sources.ledger.stores_of_day(&business_day_date).await? {
+        let day = sources.ledger.day(&store_id, &business_day_date).await?;
+        let Reconciliation { store_id, status, .. } = reconciliation(store_id, business_day_date.clone(), &day);
+        stores.push(StoreDay { store_id, status });
+    }
+    Ok(super::json(&Stores { business_day_date, stores }))
 }
 
 fn reconciliation(store_id: String, business_day_date: String, day: &DayView) -> Reconciliation {

@@ -9,15 +9,15 @@ use counterfoil_proto::id::{Digest, Epoch, Lane, LaneKey, RecordKey, Seq, Sessio
 use counterfoil_proto::message::{Hello, Mark, Positions, Presence};
 use counterfoil_proto::record::flag;
 use counterfoil_proto::sync::lineage::{Lineage, LineageIncident};
-use counterfoil_proto::time::ClockQuality;
+use counterfoil_proto::time::{ClockQuality, WallTime};
 
 use super::intake::{LaneOf, advance, of_incident, raise, read_state, store_params};
 use super::posting::{read_lane, read_source};
 use super::sql::{Database, Role, Transaction, Value, Work};
 use super::{
-    AgentView, Arrival, Beat, Cursor, DayView, DelayQuery, DelayView, ExceptionFilter, ExceptionView, Gauges, LaneCopy,
-    Ledger, LedgerError, Lookup, LookupQuery, PageQuery, Posted, PostingBounds, RecordsPage, ReturnView, ReturnsQuery,
-    SqlLedger, StockView, Taken, TotalsRow, Welcomed, watch,
+    AgentView, Arrival, Beat, Cursor, DayView, DelayQuery, DelayView, ExceptionFilter, ExceptionView, FleetView,
+    Gauges, LaneCopy, Ledger, LedgerError, Lookup, LookupQuery, PageQuery, Posted, PostingBounds, RecordsPage,
+    ReturnView, ReturnsQuery, SqlLedger, StockView, Taken, TotalsRow, Welcomed, watch,
 };
 use crate::env;
 use crate::posting::Raised;
@@ -403,6 +403,12 @@ impl Ledger for SqlLedger {
     fn stores<'a>(&'a self, store_id: Option<&'a str>) -> Work<'a, Vec<AgentView>> {
         Box::pin(self.view_stores(store_id))
     }
+    fn fleet(&self, now: WallTime) -> Work<'_, FleetView> {
+        Box::pin(self.view_fleet(now))
+    }
+    fn stores_of_day<'a>(&'a self, business_day: &'a str) -> Work<'a, Vec<String>> {
+        Box::pin(self.view_stores_of_day(business_day))
+    }
     fn records<'a>(&'a self, query: &'a PageQuery) -> Work<'a, RecordsPage> {
         Box::pin(self.page(query))
     }
@@ -439,7 +445,6 @@ impl Ledger for SqlLedger {
 mod tests {
     use super::*;
     use counterfoil_proto::message::{EpochHeads, PositionHead};
-    use counterfoil_proto::time::WallTime;
 
     #[test]
     fn a_snapshot_reflects_its_newest_epoch_and_the_records_of_that() {

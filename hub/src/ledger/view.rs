@@ -234,6 +234,61 @@ pub struct AgentView {
     pub exceptions_open: u64,
 }
 
+/// A store among all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FleetStore {
+    /// Agents that ever spoke.
+    pub agents: u64,
+    /// Of these, those whose presence is online.
+    pub online: u64,
+    /// Of these, those whose presence is offline.
+    pub offline: u64,
+    /// Of these, those that another box claims to be as well.
+    pub suspended: u64,
+    /// Wall time of the last word of any.
+    pub heard_at: Option<i64>,
+    /// Records that came.
+    pub received: u64,
+    /// Records that came again.
+    pub duplicates: u64,
+    /// Records under a number that another has.
+    pub forks: u64,
+    /// Records known of and not here; `None` where no lane was ever stated.
+    pub lag: Option<u64>,
+    /// Wall time of the store at which the last record before the first of these was recorded; `None` where none is missing or none came.
+    pub whole_until: Option<i64>,
+    /// Exceptions that are open.
+    pub exceptions_open: u64,
+    /// Of these, the serious ones.
+    pub errors_open: u64,
+    /// Of these, those that need a look.
+    pub warnings_open: u64,
+    /// Wall time at which the oldest of them was opened.
+    pub oldest_exception_at: Option<i64>,
+}
+
+/// How old open exceptions are, each counted once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ageing {
+    /// Below an hour.
+    pub under_1h: u64,
+    /// Below a day.
+    pub under_1d: u64,
+    /// Below a week.
+    pub under_7d: u64,
+    /// Older.
+    pub older: u64,
+}
+
+/// All stores.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FleetView {
+    /// By their id.
+    pub stores: std::collections::BTreeMap<String, FleetStore>,
+    /// Of all of them.
+    pub ageing: Ageing,
+}
+
 /// A line of the totals.
 #[derive(Clone, Debug)]
 pub struct TotalsRow {

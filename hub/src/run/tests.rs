@@ -234,6 +234,18 @@ async fn sales_come_in_over_mqtt_and_go_out_over_http_once_and_in_order() {
     let store: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(store["agents"][0]["presence"], "online");
     assert_eq!(store["agents"][0]["lanes"][0]["duplicates"], 10);
+    let (_, _, body) = hub.get("/v1/fleet").await;
+    let fleet: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let store = &fleet["stores"][0];
+    assert_eq!((store["store_id"].as_str(), store["standing"].as_str()), (Some("0042"), Some("current")), "{fleet}");
+    assert_eq!(
+        (store["records"].as_u64(), store["duplicates"].as_u64(), store["lag"].as_u64()),
+        (Some(100), Some(10), Some(0))
+    );
+    assert_eq!((fleet["hub"]["records"].as_u64(), fleet["exceptions"]["older"].as_u64()), (Some(100), Some(0)));
+    let (_, _, body) = hub.get("/v1/reconciliation?business_day=2026-11-23").await;
+    let days: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(days["stores"], serde_json::json!([{"store_id": "0042", "status": "open"}]));
     assert!(hub.get("/metrics").await.2.contains("counterfoil_hub_records_total 100\n"));
     hub.stop().await;
 }
@@ -272,6 +284,11 @@ async fn poison_is_refused_bombs_are_bounded_and_an_unknown_session_is_asked_for
     agent.batch(2, &[sale(2)]);
     agent.hear_stored(2).await;
     assert_eq!(hub.get("/v1/exceptions").await.0, 401);
+    assert_eq!(hub.get("/v1/fleet").await.0, 401);
+    for page in ["/", "/stores/0042", "/app.js", "/app.css"] {
+        let (status, head, _) = hub.get(page).await;
+        assert!(status == 200 && head.contains("content-security-policy: default-src 'none'"), "{page} {head}");
+    }
     assert_eq!(hub.get_with("/v1/exceptions", "Authorization: Bearer 0123456789abcdeX\r\n").await.0, 401);
     let right = "Authorization: Bearer 0123456789abcdef\r\n";
     let (status, _, body) = hub.get_with("/v1/exceptions?code=UNREADABLE_RECORD", right).await;

@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use counterfoil_hub::ledger::sql::Work;
 use counterfoil_hub::ledger::{
-    AgentView, Arrival, Beat, Cursor, DayView, DelayQuery, DelayView, ExceptionFilter, ExceptionView, Gauges, LaneCopy,
-    Ledger, Lookup, LookupQuery, PageQuery, Posted, PostingBounds, RecordsPage, ReturnView, ReturnsQuery, StockView,
-    Taken, TotalsRow, Welcomed,
+    AgentView, Arrival, Beat, Cursor, DayView, DelayQuery, DelayView, ExceptionFilter, ExceptionView, FleetView,
+    Gauges, LaneCopy, Ledger, Lookup, LookupQuery, PageQuery, Posted, PostingBounds, RecordsPage, ReturnView,
+    ReturnsQuery, StockView, Taken, TotalsRow, Welcomed,
 };
 use counterfoil_proto::id::{Digest, LaneKey, Seq, SeqRange, SessionId, Source};
 use counterfoil_proto::message::{Hello, Mark, Positions, Presence};
+use counterfoil_proto::time::WallTime;
 
 /// One lane.
 #[derive(Clone, Debug, Default)]
@@ -189,6 +190,12 @@ impl<L: Ledger> Ledger for Witnessed<L> {
     }
     fn stores<'a>(&'a self, store_id: Option<&'a str>) -> Work<'a, Vec<AgentView>> {
         self.ledger.stores(store_id)
+    }
+    fn fleet(&self, now: WallTime) -> Work<'_, FleetView> {
+        self.ledger.fleet(now)
+    }
+    fn stores_of_day<'a>(&'a self, business_day: &'a str) -> Work<'a, Vec<String>> {
+        self.ledger.stores_of_day(business_day)
     }
     fn records<'a>(&'a self, query: &'a PageQuery) -> Work<'a, RecordsPage> {
         self.ledger.records(query)

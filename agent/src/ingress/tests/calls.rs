@@ -147,6 +147,27 @@ async fn reads_answer_what_the_owner_knows() {
 }
 
 #[tokio::test]
+async fn the_page_needs_no_token_and_a_known_host() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "till1 0123456789abcdef\n").unwrap();
+    let tokens = Some(admit::Tokens::read(file.path()).unwrap());
+    let served = serve_with_owner(IngressConfig { tokens, ..config() }).await;
+    for (path, content_type) in [("/", "text/html"), ("/app.css", "text/css"), ("/app.js", "text/javascript")] {
+        let file = served.get(path).await;
+        assert_eq!((file.status, file.header("content-type")), (200, &*format!("{content_type}; charset=utf-8")));
+        assert!(file.header("content-security-policy").starts_with("default-src 'none'"), "{file:?}");
+        let has = format!("if-none-match: {}\r\n", file.header("etag"));
+        let again = served.call("GET", path, &has, "").await;
+        assert_eq!((again.status, again.body.len()), (304, 0));
+        let mut socket = served.connect().await;
+        let foreign = format!("GET {path} HTTP/1.1\r\nhost: evil.example\r\n\r\n");
+        socket.write_all(foreign.as_bytes()).await.unwrap();
+        answered(&mut socket, "GET", path).await.is_problem(403, "host-not-allowed");
+    }
+    served.get("/v1/status").await.is_problem(401, "token-missing");
+}
+
+#[tokio::test]
 async fn an_exception_is_resolved_by_somebody_for_a_reason() {
     let served = serve_with_owner(config()).await;
     let path = "/v1/exceptions/ex-0011223344556677/resolve";
