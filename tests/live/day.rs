@@ -28,7 +28,7 @@ async fn close(stage: &Stage, till: &str, transactions: u64, gross: &str, last: 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_short_till_a_late_sale_a_missing_number_and_a_doubled_one_are_named_at_the_hub() {
-    let mut stage = Stage::new().await;
+    let stage = Stage::new().await;
     let api = stage.agent.api();
     // Till 1 sold four times, and the third receipt never came. Till 2 sells once more after its close. Till 3 uses a number twice.
     // Till 4 is as it should be.
@@ -97,7 +97,7 @@ fn printed(output: &Output) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exceptions_are_seen_and_ended_on_the_command_line() {
-    let mut stage = Stage::new().await;
+    let stage = Stage::new().await;
     let api = stage.agent.api();
     let agent = api.base().to_owned();
     assert_eq!(printed(&counterfoil(&[], &agent)), "No exceptions.\n");
