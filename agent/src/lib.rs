@@ -18,6 +18,7 @@ pub mod error;
 pub mod ingress;
 pub mod journal;
 pub mod legacy;
+pub mod service;
 pub mod state;
 pub mod supervise;
 pub mod uplink;

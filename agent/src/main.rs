@@ -55,7 +55,9 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&error);
+            let why = chain(&error);
+            counterfoil::service::failed(&why);
+            complain(&why);
             ExitCode::from(&error)
         }
     }
@@ -93,6 +95,6 @@ fn print(config: &Config) {
 }
 
 #[expect(clippy::print_stderr, reason = "the log may not be set up yet")]
-fn complain(error: &ExitError) {
-    eprintln!("counterfoil: {}", chain(error));
+fn complain(why: &str) {
+    eprintln!("counterfoil: {why}");
 }

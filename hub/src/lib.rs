@@ -26,6 +26,7 @@ pub mod receiver;
 pub mod reconcile;
 pub mod routing;
 mod run;
+pub mod service;
 mod tls;
 
 pub use run::{backup_verified, database, run};
