@@ -11,6 +11,7 @@
 
 pub mod agent;
 pub mod answer;
+pub mod command;
 pub mod config;
 pub mod device;
 pub mod env;
