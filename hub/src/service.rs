@@ -54,7 +54,7 @@ pub(crate) fn watchdog() -> Option<Duration> {
 
 /// Feeds the watchdog while the receiver is alive, and says how it goes; runs until it is aborted.
 pub(crate) async fn attend(sources: Arc<Sources>, patience: Option<Duration>, say: impl Fn(&[NotifyState<'_>])) {
-    let mut every = interval(patience.map_or(UNWATCHED_EVERY, |patience| patience / 4));
+    let mut every = interval(patience.map_or(UNWATCHED_EVERY, |patience| (patience / 4).max(Duration::from_millis(1))));
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut signs, mut said) = (Signs::default(), "");
     loop {

@@ -6,4 +6,5 @@
 mod booted;
 mod machine;
 mod package;
+mod refused;
 mod units;
