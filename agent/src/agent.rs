@@ -113,6 +113,11 @@ pub enum Request {
         /// Between them, by the monotonic clock.
         duration_ms: u64,
     },
+    /// Write and sync something that is no record: proof that this thread turns and its disk keeps.
+    Probe {
+        /// The answer, after the sync.
+        reply: Reply<()>,
+    },
     /// Half a second went by.
     Tick,
 }
@@ -197,6 +202,13 @@ impl AgentHandle {
     pub(crate) async fn positions(&self) -> Result<PositionsSnapshot, Refused> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(Request::Positions { reply }).await.map_err(|_| Refused::Stopping)?;
+        answer.await.unwrap_or(Err(Refused::Unanswered))
+    }
+
+    /// A test commit: answers when the owner's thread wrote and synced something that is no record. Waits for room.
+    pub(crate) async fn probe(&self) -> Result<(), Refused> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Probe { reply }).await.map_err(|_| Refused::Stopping)?;
         answer.await.unwrap_or(Err(Refused::Unanswered))
     }
 

@@ -84,13 +84,23 @@ pub enum IngressError {
         /// Why not.
         source: io::Error,
     },
+    /// The socket that the service manager opened is not one that tills can be served on.
+    #[error(
+        "Cannot take the socket that systemd opened; counterfoil.socket may have one `ListenStream=` of a Unix socket, and nothing else"
+    )]
+    Inherited {
+        /// Why not.
+        source: io::Error,
+    },
 }
 
 /// The tills' side, listening.
 #[derive(Debug)]
 pub struct Ingress {
     tcp: TcpListener,
-    unix: Option<(UnixListener, PathBuf)>,
+    unix: Option<UnixListener>,
+    /// The Unix socket that goes with us; one that systemd opened stays.
+    unix_path: Option<PathBuf>,
     router: Router,
     counters: Arc<Counters>,
     patience: Patience,
@@ -101,19 +111,36 @@ pub struct Ingress {
 impl Ingress {
     /// Listens; answers begin with [`Ingress::serve`].
     pub async fn bind(config: &IngressConfig, context: Context, agent: AgentHandle) -> Result<Self, IngressError> {
+        Self::bind_with(config, context, agent, None).await
+    }
+
+    /// The same with a Unix socket that is listening already, which takes the place of the configured one. What tills sent there before
+    /// waits in the kernel.
+    pub async fn bind_with(
+        config: &IngressConfig,
+        context: Context,
+        agent: AgentHandle,
+        inherited: Option<std::os::unix::net::UnixListener>,
+    ) -> Result<Self, IngressError> {
         let listen_failed = |source| IngressError::Listen { address: config.listen, source };
         let tcp = TcpListener::bind(config.listen).await.map_err(listen_failed)?;
-        let unix = match &config.unix_socket {
-            Some(path) => {
-                let failed = |source| IngressError::UnixSocket { path: path.clone(), source };
-                Some((listen_unix(path).map_err(failed)?, path.clone()))
+        let unix_path = config.unix_socket.clone().filter(|_| inherited.is_none());
+        let unix = match (inherited, &unix_path) {
+            (Some(listener), _) => {
+                let taken = listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener));
+                Some(taken.map_err(|source| IngressError::Inherited { source })?)
             }
-            None => None,
+            (None, Some(path)) => {
+                let failed = |source| IngressError::UnixSocket { path: path.clone(), source };
+                Some(listen_unix(path).map_err(failed)?)
+            }
+            (None, None) => None,
         };
         let counters = Arc::new(Counters::default());
         Ok(Self {
             tcp,
             unix,
+            unix_path,
             router: route::router(Api::new(config, context, agent, Arc::clone(&counters))),
             counters,
             patience: Patience { idle: config.idle_timeout, head: config.header_timeout, write: config.body_timeout },
@@ -164,7 +191,7 @@ impl Ingress {
             );
         }
         open.tasks.abort_all();
-        if let Some((_, path)) = &self.unix
+        if let Some(path) = &self.unix_path
             && let Err(error) = std::fs::remove_file(path)
         {
             tracing::warn!(%error, "cannot remove the Unix socket");
@@ -174,7 +201,7 @@ impl Ingress {
     async fn accept(&self) -> io::Result<(Socket, Option<IpAddr>)> {
         let unix = async {
             match &self.unix {
-                Some((listener, _)) => listener.accept().await,
+                Some(listener) => listener.accept().await,
                 None => std::future::pending().await,
             }
         };

@@ -11,7 +11,8 @@
 
 pub mod agent;
 pub mod answer;
-pub mod cli;
+pub mod client;
+pub mod command;
 pub mod config;
 pub mod device;
 pub mod env;
@@ -19,6 +20,7 @@ pub mod error;
 pub mod ingress;
 pub mod journal;
 pub mod legacy;
+pub mod service;
 pub mod state;
 pub mod supervise;
 pub mod uplink;

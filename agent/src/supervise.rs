@@ -1,9 +1,10 @@
 //! Starting the parts in order, and stopping them in order.
 //!
-//! Invariants: no till is answered before the journal is recovered; a stop refuses new requests, answers those at work, says goodbye to
+//! Invariants: no till is answered before the journal is recovered and took a test commit; a stop refuses new requests, answers those at work, says goodbye to
 //! the broker, and closes the journal last. A part that ends on its own ends the process.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,19 +16,26 @@ use crate::answer::Status;
 use crate::config::Config;
 use crate::env::Env;
 use crate::error::ExitError;
-use crate::ingress::Ingress;
+use crate::ingress::{Ingress, IngressError};
 use crate::legacy::spool::Spool;
+use crate::service;
 use crate::uplink::{Uplink, View};
 
 /// How often the owner looks at what is due by time.
 const TICK: Duration = Duration::from_millis(500);
 
+const ENDED: ExitError = ExitError::Ended { what: "the journal's thread" };
+
 /// Runs the agent until a signal stops it or a part fails.
 pub async fn run(config: Config) -> Result<(), ExitError> {
     let env = Env::of_this_box()?;
+    let inherited = service::inherited().map_err(|source| IngressError::Inherited { source })?;
     let (view, view_out) = watch::channel(Arc::new(View::default()));
     let opening = (config.clone(), env.clone());
-    let opened = tokio::task::spawn_blocking(move || Owner::open(&opening.0, opening.1, view_out)).await;
+    let moved = Arc::new(AtomicU64::new(0));
+    let recovering = tokio::spawn(service::recovering(Arc::clone(&moved), service::say));
+    let opened = tokio::task::spawn_blocking(move || Owner::open(&opening.0, opening.1, view_out, moved)).await;
+    recovering.abort();
     let mut owner = opened.map_err(|_| ExitError::Ended { what: "the recovery of the journal" })??;
     let reader = owner.reader();
     let (handle, inbox) = agent::channel(config.ingress.queue_max, Status::default());
@@ -45,15 +53,22 @@ pub async fn run(config: Config) -> Result<(), ExitError> {
     let spool = config.spool.clone().map(|spool| Spool::open(spool, config.context(), handle.clone(), env.clone()));
     let spool = spool.transpose().map_err(|error| ExitError::Disk(Box::new(error)))?;
     let spool = spool.map(|spool| tokio::spawn(spool.run(stopping)));
-    let ingress = Ingress::bind(&config.ingress, config.context(), handle.clone()).await?;
+    let ingress = Ingress::bind_with(&config.ingress, config.context(), handle.clone(), inherited).await?;
     if let Ok(address) = ingress.local_addr() {
         info!(%address, "ready for the tills");
     }
     let mut owner_ended = owner_ended;
+    let watchdog = if handle.probe().await.is_ok() {
+        service::ready(&handle.status());
+        tokio::spawn(service::attend(handle.clone(), service::watchdog(), service::say))
+    } else {
+        // The owner says why.
+        return owner_ended.await.unwrap_or(Err(ENDED));
+    };
     tokio::select! {
         () = ingress.serve(signalled()) => {}
         // Nobody is answered any more: the tills' connections break, and they send the same again after the restart.
-        result = &mut owner_ended => return result.unwrap_or(Err(ExitError::Ended { what: "the journal's thread" })),
+        result = &mut owner_ended => return result.unwrap_or(Err(ENDED)),
     }
     stop.send_replace(true);
     if uplink.await.is_err() {
@@ -65,8 +80,9 @@ pub async fn run(config: Config) -> Result<(), ExitError> {
         error!("the spool ended unexpectedly");
     }
     ticker.abort();
+    watchdog.abort();
     drop(handle);
-    owner_ended.await.unwrap_or(Err(ExitError::Ended { what: "the journal's thread" }))
+    owner_ended.await.unwrap_or(Err(ENDED))
 }
 
 async fn tick(handle: AgentHandle) {
@@ -89,6 +105,7 @@ async fn signalled() {
         _ = interrupt.recv() => {}
     }
     info!("stopping");
+    service::stopping();
 }
 
 /// The log goes to stderr, control characters escaped; payloads never reach it. ring is the only crypto provider.

@@ -34,6 +34,10 @@ impl fmt::Display for Report {
             writeln!(formatter, "{} at byte {}: {}", finding.file, finding.offset, finding.what)?;
         }
         writeln!(formatter, "{} records in {} segments, {} bytes", journal.records, journal.segments, journal.bytes)?;
+        match journal.undelivered {
+            0 => writeln!(formatter, "the hub has all of them safe")?,
+            count => writeln!(formatter, "{count} of them are not known to be safe at the hub")?,
+        }
         match (self.last_number, self.public_key) {
             (Some(number), Some(key)) => {
                 writeln!(

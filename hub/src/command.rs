@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{Config, LedgerConfig, Place};
 use crate::error::ExitError;
@@ -38,6 +38,11 @@ enum Command {
         #[arg(long)]
         copy: String,
     },
+}
+
+/// The command line, for whoever writes its manual.
+pub(crate) fn arguments() -> clap::Command {
+    Arguments::command()
 }
 
 /// What `arguments` ask for, the program's name first; gives what is to be printed.

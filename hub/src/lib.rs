@@ -26,9 +26,15 @@ pub mod receiver;
 pub mod reconcile;
 pub mod routing;
 mod run;
+pub mod service;
 mod tls;
 
 pub use run::{backup_verified, database, run};
+
+/// The program's command line, of which its man page and completions are made.
+pub fn arguments() -> clap::Command {
+    command::arguments()
+}
 
 /// The program: does what `arguments` (its own name first) ask for, and gives what is to be printed.
 pub fn main_with_args(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<String, error::ExitError> {

@@ -10,6 +10,7 @@ fn main() -> ExitCode {
             if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
+            counterfoil_hub::service::failed(&error.to_string());
             drop(writeln!(std::io::stderr(), "counterfoil-hub: {error}"));
             ExitCode::from(error.code())
         }

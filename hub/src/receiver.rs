@@ -151,6 +151,7 @@ impl Receiver {
                     self.take(&mut waiting).await
                 }
             };
+            add(&self.counters.turns, 1);
             if let Err(Stopping) = done {
                 return;
             }

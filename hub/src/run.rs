@@ -20,6 +20,7 @@ use crate::mqtt::Line;
 use crate::notify;
 use crate::posting;
 use crate::receiver::{Counters, Receiver};
+use crate::service;
 use crate::tls;
 
 /// How long a ledger that cannot be reached is waited for at the start; systemd begins anew after that.
@@ -69,6 +70,7 @@ async fn open(config: &LedgerConfig) -> Result<SqlLedger, ExitError> {
             return Err(error.into());
         }
         tracing::warn!(%error, "The ledger is waited for");
+        service::waiting(LEDGER_PATIENCE);
         tokio::time::sleep(env::jittered(1_000)).await;
     }
 }
@@ -107,12 +109,17 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
         parts.spawn(named("Telling of exceptions", telling));
     }
     let api_config = config.api.clone();
+    let attending = service::attend(Arc::clone(&sources), service::watchdog(), service::say);
     parts.spawn(named("The API", async move { api::serve(listener, &api_config, sources, stopped).await }));
+    service::ready(&config);
+    let attending = tokio::spawn(attending);
     let mut shutdown = std::pin::pin!(shutdown);
     let ended = tokio::select! {
         () = shutdown.as_mut() => None,
         ended = parts.join_next() => Some(ended),
     };
+    service::stopping();
+    attending.abort();
     stop.send_replace(true);
     let drained = tokio::time::timeout(STOP_PATIENCE, async { while parts.join_next().await.is_some() {} });
     if drained.await.is_err() {

@@ -23,6 +23,17 @@ pub fn bin(name: &str) -> PathBuf {
     file
 }
 
+/// Takes from a command what cargo tells this test of its own package: build scripts that look at it (ring's) would run again, and all that
+/// depends on them.
+pub fn forget_package(command: &mut Command) {
+    for (variable, _) in std::env::vars_os() {
+        let name = variable.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&variable);
+        }
+    }
+}
+
 /// Builds all programs and says where they are.
 fn build() -> PathBuf {
     // target/PROFILE/NAME, or target/PROFILE/deps/NAME-HASH for a test.
@@ -38,13 +49,7 @@ fn build() -> PathBuf {
     let profile = if profile == "debug" { "dev" } else { profile };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    // What cargo tells this test of its own package: build scripts that look at it (ring's) would run again, and all that depends on them.
-    for (variable, _) in std::env::vars_os() {
-        let name = variable.to_string_lossy();
-        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
-            command.env_remove(&variable);
-        }
-    }
+    forget_package(&mut command);
     let output = command
         .args(["build", "--quiet", "--bins", "-p", "counterfoil", "-p", "counterfoil-hub", "-p", "counterfoil-tests"])
         .args([

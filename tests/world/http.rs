@@ -79,9 +79,18 @@ impl Answer {
 impl Api {
     /// The API at `base` (`http://127.0.0.1:7360`).
     pub fn new(base: &str) -> Self {
+        Self::with(base, |client| client)
+    }
+
+    /// The API behind a Unix socket.
+    pub fn over_socket(socket: &std::path::Path) -> Self {
+        Self::with("http://localhost", |client| client.unix_socket(socket))
+    }
+
+    fn with(base: &str, wishes: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder) -> Self {
         // Only the first call finds the place free.
         let _installed_already = rustls::crypto::ring::default_provider().install_default().is_err();
-        let client = reqwest::Client::builder()
+        let client = wishes(reqwest::Client::builder())
             .timeout(ANSWER_LIMIT)
             .no_proxy()
             // The machine's own roots are not asked for: loopback only, and a bare machine has none.

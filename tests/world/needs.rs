@@ -45,6 +45,22 @@ pub const PG_DUMP: Need = Need { program: "pg_dump", package: "postgresql", plac
 /// What puts such a copy back.
 pub const PG_RESTORE: Need = Need { program: "pg_restore", package: "postgresql", places: POSTGRES_PLACES };
 
+/// What judges units and their sandbox.
+pub const SYSTEMD_ANALYZE: Need = Need { program: "systemd-analyze", package: "systemd", places: SYSTEM_PLACES };
+/// What boots a box of its own.
+pub const SYSTEMD_NSPAWN: Need =
+    Need { program: "systemd-nspawn", package: "systemd-container", places: SYSTEM_PLACES };
+/// What goes into that box.
+pub const NSENTER: Need = Need { program: "nsenter", package: "util-linux", places: SYSTEM_PLACES };
+/// What makes the box's file system.
+pub const MMDEBSTRAP: Need = Need { program: "mmdebstrap", package: "mmdebstrap", places: SYSTEM_PLACES };
+/// What judges packages.
+pub const LINTIAN: Need = Need { program: "lintian", package: "lintian", places: SYSTEM_PLACES };
+/// What finds out what a program depends on.
+pub const DPKG_SHLIBDEPS: Need = Need { program: "dpkg-shlibdeps", package: "dpkg-dev", places: SYSTEM_PLACES };
+/// What strips a program.
+pub const STRIP: Need = Need { program: "strip", package: "binutils", places: SYSTEM_PLACES };
+
 const SYSTEM_PLACES: &[&str] = &["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 const POSTGRES_PLACES: &[&str] = &["/usr/lib/postgresql/*/bin"];
 

@@ -4,6 +4,7 @@
 //! record of the journal. A state store that cannot be used or does not agree costs time, never a record and never an answer.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use counterfoil_proto::id::Seq;
 use tracing::{info, warn};
@@ -41,9 +42,9 @@ impl From<OpenError> for ExitError {
     }
 }
 
-/// The configured data directory.
-pub(super) fn ground(config: &Config) -> Result<Ground, ExitError> {
-    let disk = OsDisk::new(&config.data_dir).map_err(|error| ExitError::Disk(Box::new(error)))?;
+/// The configured data directory; the bytes that are read and written there are counted in `moved`.
+pub(super) fn ground(config: &Config, moved: Arc<AtomicU64>) -> Result<Ground, ExitError> {
+    let disk = OsDisk::new(&config.data_dir).map_err(|error| ExitError::Disk(Box::new(error)))?.counting(moved);
     let limits = JournalConfig {
         segment_bytes: config.journal.segment_bytes,
         bytes_max: config.journal.high_water_bytes,

@@ -5,6 +5,7 @@
 //! hub acknowledged comes in as requests, like everything else.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use counterfoil_proto::message::Mark;
@@ -111,9 +112,15 @@ struct Patience {
 }
 
 impl Owner {
-    /// Opens what is on the disk. `uplink` is where the uplink publishes how it is.
-    pub fn open(config: &Config, env: Env, uplink: watch::Receiver<Arc<View>>) -> Result<Self, ExitError> {
-        Self::open_on(open::ground(config)?, config, env, uplink)
+    /// Opens what is on the disk. `uplink` is where the uplink publishes how it is; in `moved` the bytes are counted that are read and
+    /// written on the way.
+    pub fn open(
+        config: &Config,
+        env: Env,
+        uplink: watch::Receiver<Arc<View>>,
+        moved: Arc<AtomicU64>,
+    ) -> Result<Self, ExitError> {
+        Self::open_on(open::ground(config, moved)?, config, env, uplink)
     }
 
     /// The same on ground of the caller's.
@@ -231,6 +238,10 @@ impl Owner {
             Request::Marks { marks } => self.acknowledge(&marks),
             Request::Damaged { segment } => self.handle_damage(segment)?,
             Request::Outage { from, until, duration_ms } => self.note(notes::outage(from, until, duration_ms)),
+            Request::Probe { reply } => {
+                self.test_commit()?;
+                reply.send(Ok(())).unwrap_or_default();
+            }
             Request::Tick => {}
         }
         Ok(())

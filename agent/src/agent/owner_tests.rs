@@ -50,7 +50,8 @@ impl World {
     }
 
     fn start(&self) -> Owner {
-        let ground = Ground { disk: Arc::new(self.disk.clone()), ..open::ground(&self.config).unwrap() };
+        let ground =
+            Ground { disk: Arc::new(self.disk.clone()), ..open::ground(&self.config, Arc::default()).unwrap() };
         let mut owner = Owner::open_on(ground, &self.config, self.env.clone(), self.view.subscribe()).unwrap();
         owner.settle(&self.inbox).unwrap();
         owner
@@ -348,6 +349,44 @@ fn three_failed_syncs_within_an_hour_leave_only_the_draining() {
     let (request, mut answer) = submit(vec![world.sale(4, "8.98")]);
     owner.serve(vec![request], &world.inbox).unwrap();
     assert_eq!(answer.try_recv().unwrap(), Err(Refused::DrainOnly), "the notes survived the disk that took nothing");
+    // Who still delivers is alive, whatever the disk takes.
+    world.disk.fail(Some(failure));
+    let (request, mut answer) = probe();
+    owner.serve(vec![request], &world.inbox).unwrap();
+    assert_eq!(answer.try_recv().unwrap(), Ok(()));
+}
+
+fn probe() -> (Request, oneshot::Receiver<Result<(), Refused>>) {
+    let (reply, answer) = oneshot::channel();
+    (Request::Probe { reply }, answer)
+}
+
+#[test]
+fn a_test_commit_syncs_is_no_record_and_is_answered_on_a_full_disk_but_not_on_a_failed_one() {
+    let world = World::new("");
+    let mut owner = world.start();
+    for _ in 0..2 {
+        let (syncs, (request, mut answer)) = (world.disk.syncs(), probe());
+        owner.serve(vec![request], &world.inbox).unwrap();
+        assert_eq!((answer.try_recv().unwrap(), world.disk.syncs()), (Ok(()), syncs + 1));
+    }
+    assert_eq!(owner.status_for_test(&world.inbox).epoch, None, "nothing that the hub would hear of");
+    let full =
+        Failure { call: Call::Write, after: 0, for_ever: true, kind: std::io::ErrorKind::StorageFull, short_bytes: 0 };
+    world.disk.fail(Some(full));
+    let (request, mut answer) = probe();
+    owner.serve(vec![request], &world.inbox).unwrap();
+    assert_eq!(answer.try_recv().unwrap(), Ok(()));
+    for call in [Call::Write, Call::Sync] {
+        drop(owner);
+        world.disk.kill();
+        owner = world.start();
+        let failure = Failure { call, after: 0, for_ever: true, kind: std::io::ErrorKind::Other, short_bytes: 0 };
+        world.disk.fail(Some(failure));
+        let (request, mut answer) = probe();
+        assert!(owner.serve(vec![request], &world.inbox).is_err());
+        assert!(answer.try_recv().is_err());
+    }
 }
 
 /// Codes of what waits for a person.

@@ -133,6 +133,7 @@ impl Owner {
             | Asked::Marks { .. }
             | Asked::Damaged { .. }
             | Asked::Outage { .. }
+            | Asked::Probe { .. }
             | Asked::Tick => unreachable!("the ingress does not ask that"),
         }
     }

@@ -65,6 +65,8 @@ pub struct Checked {
     pub bytes: u64,
     /// Whole records.
     pub records: u64,
+    /// Of these, those that the hub did not call safe as far as this box noted: nobody else may have them.
+    pub undelivered: u64,
     /// Whether the newest segment ends with the mark of a clean stop. Without it nobody can tell a torn last group from a damaged one.
     pub closed: bool,
     /// What is not as it was written, in the order of the log.
@@ -239,6 +241,7 @@ impl Check<'_> {
         let chain = chain.map(|chain| chain.next(seq, Digest::of(stored)));
         self.heads.set_head(key, Head { last: seq, chain });
         self.checked.records += 1;
+        self.checked.undelivered += u64::from(seq > self.cursor.place(key).marks.safe);
     }
 
     /// Compares heads that are stated with those that were followed.

@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, pread, retry_on_intr};
@@ -79,18 +79,25 @@ pub struct Listed {
 pub struct OsDisk {
     root: PathBuf,
     failed: Arc<AtomicBool>,
+    moved: Arc<AtomicU64>,
 }
 
 impl OsDisk {
     /// The tree below `root`, which is made where it is missing.
     pub fn new(root: &Path) -> io::Result<Self> {
         fs::create_dir_all(root)?;
-        Ok(Self { root: root.to_path_buf(), failed: Arc::new(AtomicBool::new(false)) })
+        Ok(Self { root: root.to_path_buf(), failed: Arc::default(), moved: Arc::default() })
+    }
+
+    /// Counts in `moved` the bytes that are read and written, so that somebody else sees a long opening advance.
+    #[must_use]
+    pub fn counting(self, moved: Arc<AtomicU64>) -> Self {
+        Self { moved, ..self }
     }
 
     fn file(&self, name: &str, options: &OpenOptions) -> io::Result<Box<dyn DiskFile>> {
         let file = options.open(self.root.join(name))?;
-        Ok(Box::new(OsFile { file, failed: Arc::clone(&self.failed) }))
+        Ok(Box::new(OsFile { file, failed: Arc::clone(&self.failed), moved: Arc::clone(&self.moved) }))
     }
 
     fn check(&self) -> io::Result<()> {
@@ -192,6 +199,13 @@ impl DiskLock for OsLock {}
 struct OsFile {
     file: File,
     failed: Arc<AtomicBool>,
+    moved: Arc<AtomicU64>,
+}
+
+impl OsFile {
+    fn count(&self, bytes: usize) {
+        self.moved.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
 }
 
 /// Not every file system can allocate: a longer, sparse file is the next best.
@@ -213,12 +227,15 @@ impl DiskFile for OsFile {
                 count => filled += count,
             }
         }
+        self.count(filled);
         Ok(filled)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         check(&self.failed)?;
-        self.file.write_all_at(bytes, offset)
+        self.file.write_all_at(bytes, offset)?;
+        self.count(bytes.len());
+        Ok(())
     }
 
     fn preallocate(&self, bytes: u64) -> io::Result<()> {

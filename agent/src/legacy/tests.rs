@@ -71,7 +71,7 @@ impl Agent {
         std::fs::create_dir_all(directory.join("data")).unwrap();
         let config = Config::load_with(&file, []).unwrap();
         let (view, view_out) = watch::channel(Arc::new(View::default()));
-        let mut owner = Owner::open(&config, Env::of_this_box().unwrap(), view_out).unwrap();
+        let mut owner = Owner::open(&config, Env::of_this_box().unwrap(), view_out, Arc::default()).unwrap();
         let (handle, inbox) = channel(16, Status::default());
         owner.settle(&inbox).unwrap();
         let thread = std::thread::spawn(move || owner.run(inbox).unwrap());

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// What the receiver counts, for metrics.
 #[derive(Debug, Default)]
 pub struct Counters {
+    /// Rounds of the receiver; it turns at least once a second while it is alive.
+    pub turns: AtomicU64,
     /// Batches taken in.
     pub batches: AtomicU64,
     /// Records that were new.

@@ -1,12 +1,16 @@
-//! The memory of failed syncs: three within an hour, and the agent only delivers what it has, looking for a way back.
+//! The memory of failed syncs: three within an hour, and the agent only delivers what it has, looking for a way back. And the test commit,
+//! which says that thread and disk are not what is at fault.
 //!
 //! Invariant: the word of a failed sync goes past the journal, which is closed by then, and may be lost without harm. Not known here: what a
 //! failed sync left on the medium; the next opening finds that out.
 
-use counterfoil_proto::time::Moment;
-use tracing::{error, info};
+use std::io;
 
-use super::{Mode, Owner};
+use counterfoil_proto::time::Moment;
+use tracing::{error, info, warn};
+
+use super::{Mode, Owner, fatal};
+use crate::error::ExitError;
 
 /// Failed syncs within [`FAILED_SYNC_MS`] after which the agent only drains.
 const FAILED_SYNCS_MAX: usize = 3;
@@ -15,6 +19,9 @@ const FAILED_SYNC_MS: i64 = 3_600_000;
 const PROBE_MS: u64 = 300_000;
 const FAILED_SYNCS_FILE: &str = "failed-syncs";
 const PROBE_FILE: &str = "probe";
+const TEST_COMMIT_FILE: &str = "test-commit";
+/// Written over and over in one place, so that it takes no room after the first time and little of a card's life.
+const TEST_COMMIT: &[u8] = b"test commit of the journal's disk";
 
 impl Owner {
     /// Remembers that a sync failed, for the next start, though the disk takes nothing else any more; it may not take even that.
@@ -59,6 +66,29 @@ impl Owner {
                 self.mode = Mode::Accepting;
             }
             Err(failure) => error!(%failure, "the disk still fails"),
+        }
+    }
+
+    /// Writes and syncs something that is no record, on the journal's disk and as its commits do. A full disk is not a failed one, and one
+    /// that failed repeatedly is not written to: there, that the owner's thread came by has to do.
+    pub(super) fn test_commit(&self) -> Result<(), ExitError> {
+        if self.mode == Mode::DrainOnly {
+            return Ok(());
+        }
+        let committed = (|| {
+            let file = match self.disk.open(TEST_COMMIT_FILE) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.disk.create(TEST_COMMIT_FILE)?,
+                opened => opened?,
+            };
+            file.write_at(TEST_COMMIT, 0)?;
+            file.sync_data()
+        })();
+        match committed {
+            Err(full) if matches!(full.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                warn!("no room for a test commit");
+                Ok(())
+            }
+            committed => committed.map_err(fatal),
         }
     }
 }

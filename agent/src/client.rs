@@ -1,4 +1,9 @@
-//! One call to a running agent.
+//! Asking a running agent, as a person at the box does.
+//!
+//! Invariant: it does what anybody can do over the HTTP API, and no more; whatever came from a till is shown without control characters.
+//! Not known here: the agent's insides.
+
+pub mod exceptions;
 
 use std::io;
 use std::time::Duration;
@@ -12,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use super::{Target, plain};
+use crate::command::Target;
 
 /// How long an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -127,4 +132,34 @@ fn said(body: &[u8]) -> String {
         words.push(format!("{} {}", of("pointer"), of("detail")));
     }
     if words.is_empty() { "no reason given".to_owned() } else { words.join(": ") }
+}
+
+/// A text of foreign origin on one line of a terminal.
+fn plain(text: &str) -> String {
+    text.chars().map(|one| if one.is_control() { '\u{fffd}' } else { one }).collect()
+}
+
+/// Seconds as a person says them.
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7_199 => format!("{} min", seconds / 60),
+        7_200..=172_799 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_not_printed() {
+        assert_eq!(plain("a\u{1b}[2J\nb"), "a\u{fffd}[2J\u{fffd}b");
+    }
+
+    #[test]
+    fn an_age_is_said_in_the_largest_unit_that_leaves_two_of_it() {
+        assert_eq!([0, 119, 120, 7_200, 172_800].map(age), ["0 s", "119 s", "2 min", "2 h", "2 d"]);
+    }
 }
