@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use counterfoil_proto::id::{AgentId, Lane, Source, StoreId};
+use counterfoil_proto::time::WallTime;
 
 use crate::config::{Config, LedgerConfig, Place};
 use crate::error::ExitError;
+use crate::ledger::{ReplayPart, ReplayQuery, ReplayView};
 use crate::run;
 
 /// The central receiver of Counterfoil: owns the ledger and answers for it.
@@ -29,6 +32,16 @@ enum Command {
         /// The configuration.
         file: PathBuf,
     },
+    /// Have an agent send again what it sent in some time. Records keep their numbers, so what is here stays as it is.
+    ///
+    /// Without --order it is a dry run that says what there would be to send.
+    Replay(Replay),
+    /// Show what was ordered to be sent again: who, why, and what came of it.
+    Replays {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
     /// Tell agents that what a restored copy of the ledger holds is safe (for ledger.safe = "confirmed").
     BackupVerified {
         /// The configuration.
@@ -43,6 +56,37 @@ enum Command {
 /// The command line, for whoever writes its manual.
 pub(crate) fn arguments() -> clap::Command {
     Arguments::command()
+}
+
+#[derive(Debug, clap::Args)]
+struct Replay {
+    /// The configuration.
+    #[arg(long)]
+    config: PathBuf,
+    /// The store.
+    #[arg(long)]
+    store: StoreId,
+    /// The agent in it.
+    #[arg(long)]
+    agent: AgentId,
+    /// Received here at this time or later, 2026-11-20T00:00:00Z.
+    #[arg(long)]
+    from: jiff::Timestamp,
+    /// And not after this one.
+    #[arg(long)]
+    to: jiff::Timestamp,
+    /// trade, stock or ops; all when left out.
+    #[arg(long)]
+    lane: Option<Lane>,
+    /// Do it: a running hub asks the agent as soon as it is online.
+    #[arg(long, requires = "by", requires = "reason")]
+    order: bool,
+    /// Who orders it.
+    #[arg(long)]
+    by: Option<String>,
+    /// Why.
+    #[arg(long)]
+    reason: Option<String>,
 }
 
 /// What `arguments` ask for, the program's name first; gives what is to be printed.
@@ -63,6 +107,12 @@ pub(crate) fn execute(arguments: impl IntoIterator<Item = std::ffi::OsString>) -
             })?;
             Ok(String::new())
         }
+        Command::Replay(wanted) => replay(wanted),
+        Command::Replays { config } => {
+            let config = Config::load(&config)?;
+            log_to_stderr(&config);
+            Ok(orders_text(&runtime()?.block_on(run::replays(&config))?))
+        }
         Command::BackupVerified { config, copy } => {
             let config = Config::load(&config)?;
             log_to_stderr(&config);
@@ -75,6 +125,53 @@ pub(crate) fn execute(arguments: impl IntoIterator<Item = std::ffi::OsString>) -
             Ok(format!("{lanes} lanes are safe further than before\n"))
         }
     }
+}
+
+fn replay(wanted: Replay) -> Result<String, ExitError> {
+    let Replay { config, store, agent, from, to, lane, order, by, reason } = wanted;
+    let config = Config::load(&config)?;
+    log_to_stderr(&config);
+    let time = |at: jiff::Timestamp| WallTime(at.as_millisecond());
+    let source = Source { store_id: store, agent_id: agent };
+    let query = ReplayQuery { source, lane, from: time(from), to: time(to) };
+    let order = by.zip(reason).filter(|_| order);
+    let parts = runtime()?.block_on(run::replay(&config, &query, order.as_ref()))?;
+    Ok(plan_text(&query, &parts, order.is_some()))
+}
+
+fn plan_text(query: &ReplayQuery, parts: &[ReplayPart], is_ordered: bool) -> String {
+    let head = format!("{}, received {} to {}", query.source, query.from.to_rfc3339(), query.to.to_rfc3339());
+    let line = |ReplayPart { key, range, held, .. }: &ReplayPart| {
+        let (first, last) = (range.first.0, range.last.0);
+        let missing = last.saturating_sub(first).saturating_add(1).saturating_sub(*held);
+        format!("epoch {} {}: {first} to {last}, {held} here, {missing} not", key.epoch, key.lane)
+    };
+    let end = match (parts.is_empty(), is_ordered) {
+        (true, _) => "Nothing is known of that time, so there is nothing to ask for.",
+        (false, false) => "Nothing was ordered. With --order --by NAME --reason WHY the agent sends it again.",
+        (false, true) => {
+            "Ordered. A running hub asks the agent as soon as it is online; counterfoil-hub replays shows what came of it."
+        }
+    };
+    let lines: Vec<String> = [head].into_iter().chain(parts.iter().map(line)).chain([end.to_owned()]).collect();
+    lines.join("\n") + "\n"
+}
+
+fn orders_text(orders: &[ReplayView]) -> String {
+    if orders.is_empty() {
+        return "Nothing was ordered yet.\n".to_owned();
+    }
+    let entry = |order: &ReplayView| {
+        let ReplayView { number, source, key, range, ordered_at, by, reason, asked_at, came_again, new } = order;
+        let asked = asked_at.map_or_else(|| "not asked yet".to_owned(), |at| format!("asked {}", at.to_rfc3339()));
+        let (first, last, at) = (range.first.0, range.last.0, ordered_at.to_rfc3339());
+        format!(
+            "{number}  {source} epoch {} {}: {first} to {last}\n    {at} by {by}: {reason}\n    \
+             {asked}; since then in this lane: {came_again} came again, {new} new\n",
+            key.epoch, key.lane
+        )
+    };
+    orders.iter().map(entry).collect::<Vec<_>>().concat()
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, ExitError> {

@@ -27,6 +27,7 @@ mod outbox;
 pub mod postgres;
 mod posting;
 mod read;
+mod replays;
 mod returns;
 pub mod schema;
 mod seals;
@@ -43,6 +44,7 @@ pub(crate) use tests::postgres_url;
 
 pub use desk::read_copy;
 pub use outbox::Letter;
+pub use replays::{DueReplay, ReplayPart, ReplayQuery, ReplayView};
 pub(crate) use seals::Seal;
 pub use sql::{Database, Work};
 pub use view::{
@@ -230,6 +232,10 @@ pub trait Ledger: Debug + Send + Sync {
     fn totals<'a>(&'a self, store_id: &'a str, business_day: &'a str) -> Work<'a, Vec<TotalsRow>>;
     /// What a store's day is reconciled from.
     fn day<'a>(&'a self, store_id: &'a str, business_day: &'a str) -> Work<'a, DayView>;
+    /// Orders of replays whose agents are online and were not asked yet.
+    fn due_replays(&self) -> Work<'_, Vec<DueReplay>>;
+    /// The agent was asked for what that order says.
+    fn note_asked(&self, number: u64) -> Work<'_, ()>;
     /// How long documents took.
     fn delays<'a>(&'a self, query: &'a DelayQuery) -> Work<'a, Vec<DelayView>>;
     /// Exceptions.

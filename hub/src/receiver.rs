@@ -22,7 +22,7 @@ use counterfoil_proto::topic::Up;
 use tokio::sync::{mpsc, watch};
 
 use crate::env;
-use crate::ledger::{Arrival, Ledger, LedgerError, Taken};
+use crate::ledger::{Arrival, DueReplay, Ledger, LedgerError, Taken};
 use crate::mqtt::{Incoming, Outlet, QUEUE_MESSAGES_MAX};
 use crate::run::stopped;
 
@@ -403,7 +403,26 @@ impl Receiver {
         }
         self.tell_new_epoch().await?;
         self.repeat_marks().await;
+        if self.ticks.is_multiple_of(BEAT_TICKS) {
+            self.ask_again().await;
+        }
         Ok(())
+    }
+
+    /// Passes on what people ordered to be sent again. What fails waits for the next look; an order that is passed on twice does no harm.
+    async fn ask_again(&mut self) {
+        if !self.outlet.is_connected() {
+            return;
+        }
+        let Ok(due) = self.ledger.due_replays().await else { return };
+        for DueReplay { number, source, session, key, range } in due {
+            if self.outlet.down(&source, &Down::RangeRequest { session, key, range }) {
+                tracing::info!(number, agent = %source, ?key, ?range, "An agent is asked for a range that a person wants again");
+                if let Err(error) = self.ledger.note_asked(number).await {
+                    tracing::warn!(%error, number, "That an agent was asked could not be noted; it is asked again");
+                }
+            }
+        }
     }
 
     /// Says marks again that moved lately, and all of lanes with holes.

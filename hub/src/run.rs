@@ -15,7 +15,7 @@ use crate::env;
 use crate::error::ExitError;
 use crate::ledger::postgres::Postgres;
 use crate::ledger::sqlite::Sqlite;
-use crate::ledger::{Database, Ledger, LedgerError, SqlLedger};
+use crate::ledger::{Database, Ledger, LedgerError, ReplayPart, ReplayQuery, ReplayView, SqlLedger};
 use crate::mqtt::Line;
 use crate::notify;
 use crate::posting;
@@ -163,6 +163,25 @@ pub async fn backup_verified(config: &Config, copy: &LedgerConfig) -> Result<u64
         return Err(ExitError::Copy(of_copy));
     }
     Ok(ledger.raise_safe(&lanes).await?)
+}
+
+/// Says what an agent would send again, and with an order (who, why) has it done.
+pub(crate) async fn replay(
+    config: &Config,
+    query: &ReplayQuery,
+    order: Option<&(String, String)>,
+) -> Result<Vec<ReplayPart>, ExitError> {
+    let ledger = open(&config.ledger).await?;
+    let parts = ledger.plan_replay(query).await?;
+    if let Some((by, reason)) = order {
+        ledger.order_replay(&parts, by, reason).await?;
+    }
+    Ok(parts)
+}
+
+/// The newest orders of replays.
+pub(crate) async fn replays(config: &Config) -> Result<Vec<ReplayView>, ExitError> {
+    Ok(open(&config.ledger).await?.replays().await?)
 }
 
 #[cfg(test)]

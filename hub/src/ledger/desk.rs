@@ -15,9 +15,9 @@ use super::intake::{LaneOf, advance, of_incident, raise, read_state, store_param
 use super::posting::{read_lane, read_source};
 use super::sql::{Database, Role, Transaction, Value, Work};
 use super::{
-    AgentView, Arrival, Beat, Cursor, DayView, DelayQuery, DelayView, ExceptionFilter, ExceptionView, FleetView,
-    Gauges, LaneCopy, Ledger, LedgerError, Lookup, LookupQuery, PageQuery, Posted, PostingBounds, RecordsPage,
-    ReturnView, ReturnsQuery, SqlLedger, StockView, Taken, TotalsRow, Welcomed, watch,
+    AgentView, Arrival, Beat, Cursor, DayView, DelayQuery, DelayView, DueReplay, ExceptionFilter, ExceptionView,
+    FleetView, Gauges, LaneCopy, Ledger, LedgerError, Lookup, LookupQuery, PageQuery, Posted, PostingBounds,
+    RecordsPage, ReturnView, ReturnsQuery, SqlLedger, StockView, Taken, TotalsRow, Welcomed, watch,
 };
 use crate::env;
 use crate::posting::Raised;
@@ -423,6 +423,12 @@ impl Ledger for SqlLedger {
     }
     fn day<'a>(&'a self, store_id: &'a str, business_day: &'a str) -> Work<'a, DayView> {
         Box::pin(self.view_day(store_id, business_day))
+    }
+    fn due_replays(&self) -> Work<'_, Vec<DueReplay>> {
+        Box::pin(Self::due_replays(self))
+    }
+    fn note_asked(&self, number: u64) -> Work<'_, ()> {
+        Box::pin(Self::note_asked(self, number))
     }
     fn delays<'a>(&'a self, query: &'a DelayQuery) -> Work<'a, Vec<DelayView>> {
         Box::pin(self.view_delays(query))

@@ -343,4 +343,19 @@ CREATE TABLE delays (
     documents BIGINT NOT NULL,
     PRIMARY KEY (day, store_id, channel, fulfillment_type, until, class)
 ) {hot};
+
+-- Ranges that a person wants from an agent again: who, why, when the agent was asked, and the lane's counts at the order.
+CREATE TABLE replays (
+    number {identity},
+    stream INTEGER NOT NULL,
+    first BIGINT NOT NULL,
+    last BIGINT NOT NULL,
+    ordered_at BIGINT NOT NULL,
+    ordered_by TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    asked_at BIGINT,
+    duplicates BIGINT NOT NULL,
+    received BIGINT NOT NULL
+);
+CREATE INDEX replays_to_ask ON replays (number) WHERE asked_at IS NULL;
 ";

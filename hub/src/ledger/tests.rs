@@ -24,6 +24,7 @@ mod edges;
 mod lookup;
 mod outbox;
 mod races;
+mod replays;
 mod returns;
 mod seals;
 

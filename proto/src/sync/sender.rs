@@ -297,7 +297,11 @@ impl Sender {
             return;
         };
         let asked = SeqRange { first: range.first.max(side.head.first), last: range.last.min(side.head.last) };
-        side.asked = (asked.first <= asked.last).then_some(asked);
+        if asked.first <= asked.last {
+            // One that is at work is widened: nothing that a person wants is forgotten, and what comes twice does no harm.
+            let known = side.asked.unwrap_or(asked);
+            side.asked = Some(SeqRange { first: known.first.min(asked.first), last: known.last.max(asked.last) });
+        }
     }
 
     fn heard(&mut self, credit: u32, now: Moment) {

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use counterfoil_hub::ledger::sql::Work;
 use counterfoil_hub::ledger::{
-    AgentView, Arrival, Beat, Cursor, DayView, DelayQuery, DelayView, ExceptionFilter, ExceptionView, FleetView,
-    Gauges, LaneCopy, Ledger, Lookup, LookupQuery, PageQuery, Posted, PostingBounds, RecordsPage, ReturnView,
-    ReturnsQuery, StockView, Taken, TotalsRow, Welcomed,
+    AgentView, Arrival, Beat, Cursor, DayView, DelayQuery, DelayView, DueReplay, ExceptionFilter, ExceptionView,
+    FleetView, Gauges, LaneCopy, Ledger, Lookup, LookupQuery, PageQuery, Posted, PostingBounds, RecordsPage,
+    ReturnView, ReturnsQuery, StockView, Taken, TotalsRow, Welcomed,
 };
 use counterfoil_proto::id::{Digest, LaneKey, Seq, SeqRange, SessionId, Source};
 use counterfoil_proto::message::{Hello, Mark, Positions, Presence};
@@ -205,6 +205,12 @@ impl<L: Ledger> Ledger for Witnessed<L> {
     }
     fn returns<'a>(&'a self, query: &'a ReturnsQuery) -> Work<'a, Vec<ReturnView>> {
         self.ledger.returns(query)
+    }
+    fn due_replays(&self) -> Work<'_, Vec<DueReplay>> {
+        self.ledger.due_replays()
+    }
+    fn note_asked(&self, number: u64) -> Work<'_, ()> {
+        self.ledger.note_asked(number)
     }
     fn delays<'a>(&'a self, query: &'a DelayQuery) -> Work<'a, Vec<DelayView>> {
         self.ledger.delays(query)

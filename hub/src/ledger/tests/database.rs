@@ -39,6 +39,7 @@ impl Place {
             "DELETE FROM marks WHERE mark IN (8, 16)",
             "DROP TABLE seals",
             "DROP TABLE delays",
+            "DROP TABLE replays",
             "DROP TABLE outbox",
             "DROP INDEX exceptions_untold",
             "DROP INDEX exceptions_to_escalate",

@@ -238,6 +238,18 @@ fn a_range_that_a_person_wants_goes_on_behind_each_batch() {
     assert_eq!(sender.next_command(Moment(1)), None);
 }
 
+#[test]
+fn two_ranges_that_people_want_are_both_sent() {
+    let mut sender = welcomed(vec![head(Lane::Trade, 1, 1_000)], &[mark(TRADE, 1_000)]);
+    for wanted in [range(10, 12), range(20, 21)] {
+        sender.handle_down(Down::RangeRequest { session: SESSION, key: TRADE, range: wanted }, Moment(1));
+    }
+    let Some(Command::Send { first, .. }) = sender.next_command(Moment(1)) else { panic!("no batch") };
+    assert_eq!(first.seq, Seq(10));
+    sender.handle_sent(TRADE, range(10, 21), 1_000, &[], Moment(1));
+    assert_eq!(sender.next_command(Moment(1)), None);
+}
+
 fn prove_of(sender: &mut Sender) -> Option<Seq> {
     match sender.next_command(Moment(1)) {
         Some(Command::Prove(key)) => Some(key.seq),
