@@ -347,9 +347,13 @@ async fn documents_of_other_systems_go_the_way_of_everybodys() {
     served.post(path, "{}").await.is_problem(415, "content-type-not-supported");
     served.call("POST", path, XML, "<POSLog/>").await.is_problem(400, "unreadable-body");
     served.call("POST", path, XML, "<POSLog><Transaction>").await.is_problem(400, "unreadable-document");
-    let invalid = served.post("/v1/ingest/square", "{\"id\":\"secret-value\"}").await;
+    let nothing = served.post("/v1/ingest/square", "{\"id\":\"secret-value\"}").await;
+    nothing.is_problem(422, "invalid-document");
+    let looked_for = nothing.json()["faults"][0]["detail"].to_string();
+    assert!(looked_for.contains("order"), "{looked_for}");
+    let invalid = served.post("/v1/ingest/square", "{\"order\":{\"id\":\"secret-value\"}}").await;
     invalid.is_problem(422, "invalid-document");
-    assert_eq!(invalid.json()["faults"][0]["pointer"], "/total_money");
+    assert_eq!(invalid.json()["faults"][0]["pointer"], "/order/total_money");
     assert!(!String::from_utf8(invalid.body).unwrap().contains("secret-value"));
     let many = format!("<POSLog>{}</POSLog>", "<Transaction/>".repeat(1_001));
     served.call("POST", path, XML, &many).await.is_problem(413, "too-many-documents");
