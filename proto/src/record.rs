@@ -86,6 +86,8 @@ kinds! {
     FINDING = 71, "finding", Trade;
     /// What the agent counted when a business day was closed, signed with the box's own key; see [`control_totals`].
     CONTROL_TOTALS = 72, "control_totals", Trade;
+    /// What a count of stock differed by from what the agent held to be on hand; follows the count.
+    STOCK_VARIANCE = 73, "stock_variance", Stock;
 }
 
 impl Kind {

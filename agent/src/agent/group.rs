@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use counterfoil_proto::id::RecordKey;
 use counterfoil_proto::planted::{self, Bug};
-use counterfoil_proto::record::facts::Facts;
+use counterfoil_proto::record::facts::{Facts, StockCount};
 use counterfoil_proto::record::flag::IDENTITY_CONFLICT;
 use counterfoil_proto::record::{Envelope, Flag, Kind, Prepared, Record};
 use counterfoil_proto::time::{ClockQuality, WallTime};
@@ -184,7 +184,14 @@ impl Stager<'_> {
                 }
                 let receipt = receipt(staged.key, &record.envelope, false);
                 let facts = std::mem::replace(&mut prepared.facts, Facts::None);
+                let variance = counted(&facts).filter(|_| conflicts_with.is_none()).map(|counts| {
+                    let correlation_id = record.envelope.correlation_id.clone();
+                    notes::stock_variance(staged.key, counts, self.state, correlation_id)
+                });
                 group.push(StagedRecord { position: staged.position, key: staged.key, record, facts });
+                if let Some(variance) = variance {
+                    self.own(group, variance)?;
+                }
                 Ok(receipt)
             }
             Err(error) => {
@@ -227,6 +234,12 @@ impl Stager<'_> {
             }
         }
     }
+}
+
+/// What a document says lies there. Everything before it has to be folded when it is staged.
+pub(super) fn counted(facts: &Facts) -> Option<&[StockCount]> {
+    let Facts::Movement(movement) = facts else { return None };
+    Some(&movement.counts[..]).filter(|counts| !counts.is_empty())
 }
 
 /// The record at a position that the index names; `None` where it holds no record that we can read.

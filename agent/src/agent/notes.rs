@@ -5,20 +5,25 @@
 
 use std::collections::BTreeMap;
 
-use counterfoil_proto::id::{Digest, Epoch};
+use counterfoil_proto::id::{Digest, Epoch, RecordKey};
+use counterfoil_proto::record::facts::StockCount;
 use counterfoil_proto::record::flag::{
     Change, DOCUMENTS_REFUSED, JOURNAL_DAMAGE, PICKUP_STALE, SEQUENCE_GAP, TAIL_CUT,
 };
 use counterfoil_proto::record::{Envelope, Flag, Kind};
 use counterfoil_proto::time::{ClockQuality, WallTime};
+use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
 use crate::env::Env;
 use crate::journal::{Damage, Gone, Parent, TailCut};
-use crate::state::{MissingNumbers, StaleOrder};
+use crate::state::{MissingNumbers, StaleOrder, State};
 
 /// Ranges or keys that one note lists; more are counted.
 const LISTED_MAX: usize = 1_000;
+
+/// Bytes of the lines of one variance; of a count of more only the number is told. Fits a record with room to spare.
+const VARIANCE_BYTES_MAX: usize = 1024 * 1024;
 
 /// A record of the agent's own, to be appended.
 #[derive(Clone, Debug)]
@@ -128,6 +133,34 @@ pub(super) fn documents_refused(counts: &BTreeMap<&'static str, u64>) -> Note {
 pub(super) fn exception_changed(exception_id: &str, change: Change, by: &str, reason: &str) -> Note {
     let document = json!({"exception_id": exception_id, "change": change.as_str(), "by": by, "reason": reason});
     Note { kind: Kind::EXCEPTION_CHANGE, document, flag: None, correlation_id: None, urgent: true }
+}
+
+/// What a count differs by from what was held to be on hand, with how far the state was folded: `null` where nothing was known.
+pub(super) fn stock_variance(
+    count: RecordKey,
+    counts: &[StockCount],
+    state: &State,
+    correlation_id: Option<String>,
+) -> Note {
+    let mut counted: BTreeMap<(&str, &str), Decimal> = BTreeMap::new();
+    let (mut lines, mut bytes): (Vec<Value>, usize) = (Vec::new(), 0);
+    for line in counts {
+        let item = (line.item_id.as_str(), line.unit.as_str());
+        // A second line of an item is judged by the first.
+        let before = counted.insert(item, line.counted).or_else(|| state.on_hand(item.0, item.1));
+        let variance = before.and_then(|before| line.counted.checked_sub(before));
+        let text = |quantity: Decimal| quantity.normalize().to_string();
+        let line = json!({"item_id": line.item_id, "unit": line.unit, "counted": text(line.counted),
+            "on_hand": before.map(text), "variance": variance.map(text)});
+        bytes = bytes.saturating_add(line.to_string().len());
+        if bytes > VARIANCE_BYTES_MAX {
+            break;
+        }
+        lines.push(line);
+    }
+    let left_out = counts.len().saturating_sub(lines.len());
+    let document = json!({"counts": count, "as_of": state.as_of(), "lines": lines, "left_out": left_out});
+    Note { kind: Kind::STOCK_VARIANCE, document, flag: None, correlation_id, urgent: true }
 }
 
 /// Goods of an order lie ready for too long.

@@ -14,7 +14,7 @@ use counterfoil_proto::time::{Moment, WallTime};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::group::{Group, Stager, StagingError};
+use super::group::{Group, Stager, StagingError, counted};
 use super::notes::{self, Note};
 use super::open::{self, Start};
 use super::report::Reporter;
@@ -259,7 +259,11 @@ impl Owner {
         }
         let mut outcomes = Vec::with_capacity(documents.len());
         for mut document in documents {
-            match self.stage(group, |stager, group| stager.document(group, &mut document)) {
+            // A count is judged by what is synced and folded, all that came before it.
+            let settled = if counted(&document.facts).is_some() { self.commit(group) } else { Ok(()) };
+            let staged =
+                settled.and_then(|()| self.stage(group, |stager, group| stager.document(group, &mut document)));
+            match staged {
                 Ok(outcome) => outcomes.push(outcome),
                 Err(StagingError::Journal(JournalError::Full)) => {
                     self.full(group);

@@ -18,6 +18,7 @@ use crate::env::{Env, Script};
 use crate::journal::disk::memory::{Call, Cut, Failure, MemoryDisk};
 use crate::uplink::View;
 
+mod counting;
 mod sealing;
 
 type Answer = oneshot::Receiver<Result<Vec<Outcome>, Refused>>;

@@ -114,6 +114,12 @@ impl State {
         })
     }
 
+    /// What lies there of an item in a unit; `None` before it was counted.
+    pub fn on_hand(&self, item_id: &str, unit: &str) -> Option<Decimal> {
+        let item = self.tables.stock.items.get(item_id)?;
+        item.units().find(|stock| stock.unit.as_str() == unit)?.on_hand()
+    }
+
     /// Totals and closes of a business day; empty where nothing is known of it.
     pub fn day(&self, business_day_date: &str) -> DayAnswer {
         let mut answer = DayAnswer { business_day_date: business_day_date.to_owned(), ..DayAnswer::default() };
