@@ -21,7 +21,8 @@ use super::returns::{GivenBack, ReturnKey, Returns};
 use super::seals::{Perpetual, Seals, Waiting};
 use super::stock::{Item, Stock};
 
-/// The version of keys and values. A change of any of them raises it, and then reads the old one still.
+/// The version of keys and values. A change of any of them raises it, and then reads the old one still. Only a further variant behind those
+/// that there are does not: software of before cannot read such a row, and makes the state anew from the journal.
 pub(super) const ROWS_VERSION: u16 = 2;
 
 /// The oldest version that is read: 1 has no rows of orders, drawers, numbers and control totals, and is a state of version 2 for the rest.
