@@ -20,6 +20,7 @@ use crate::legacy::{Profile, Profiles};
 
 pub mod keys;
 
+use counterfoil_config::tls::{ClientFiles, Identity};
 use counterfoil_config::written::{Fault, Origin, Written};
 
 /// The configuration cannot be taken (exit 78).
@@ -142,7 +143,7 @@ pub struct MqttConfig {
     /// Port.
     pub port: u16,
     /// TLS, or `None` for a plain connection.
-    pub tls: Option<TlsFiles>,
+    pub tls: Option<ClientFiles>,
     /// User name, and the file with the password.
     pub credentials: Option<(String, Option<PathBuf>)>,
     /// What every topic begins with.
@@ -153,15 +154,6 @@ pub struct MqttConfig {
     pub connect_timeout: Duration,
     /// The longest pause between two attempts.
     pub backoff_max: Duration,
-}
-
-/// PEM files; read anew at each connection.
-#[derive(Clone, Debug)]
-pub struct TlsFiles {
-    /// What the broker's certificate is checked against.
-    pub ca_file: PathBuf,
-    /// Certificate and key of this agent.
-    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// `[journal]`
@@ -394,7 +386,10 @@ impl Check<'_> {
         }
         let (_, host, port) = address?;
         let tls = match ca_file {
-            Some(ca_file) if tls => Some(TlsFiles { ca_file, identity: cert_file.zip(key_file) }),
+            Some(ca_file) if tls => Some(ClientFiles {
+                ca_file,
+                identity: cert_file.zip(key_file).map(|(cert_file, key_file)| Identity { cert_file, key_file }),
+            }),
             Some(_) | None => None,
         };
         Some(MqttConfig {

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use counterfoil_config::key::{Form, Key, Presence, key};
+use counterfoil_config::tls::{ClientFiles, Identity};
 use counterfoil_config::written::{Fault, Origin, Schema, Written};
 use counterfoil_proto::topic;
 
@@ -158,7 +159,7 @@ pub struct MqttConfig {
     /// Port.
     pub port: u16,
     /// TLS, or `None` for a plain connection.
-    pub tls: Option<TlsFiles>,
+    pub tls: Option<ClientFiles>,
     /// User name, and the file with the password.
     pub credentials: Option<(String, Option<PathBuf>)>,
     /// What every topic begins with.
@@ -167,15 +168,6 @@ pub struct MqttConfig {
     pub share_group: Option<String>,
     /// The head of the client id.
     pub client_id: String,
-}
-
-/// PEM files, read anew at each connection.
-#[derive(Clone, Debug)]
-pub struct TlsFiles {
-    /// What the server's certificate is checked against.
-    pub ca_file: PathBuf,
-    /// Certificate and key of this hub.
-    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// `[ledger]`
@@ -326,8 +318,8 @@ impl Check<'_> {
         if !is_tls && (ca_file.is_some() || cert_file.is_some()) {
             self.fault("mqtt.url", "is mqtt:// although certificates are given; write mqtts://");
         }
-        let identity = cert_file.zip(key_file);
-        let tls = ca_file.filter(|_| is_tls).map(|ca_file| TlsFiles { ca_file, identity });
+        let identity = cert_file.zip(key_file).map(|(cert_file, key_file)| Identity { cert_file, key_file });
+        let tls = ca_file.filter(|_| is_tls).map(|ca_file| ClientFiles { ca_file, identity });
         let credentials = self.text("mqtt.username").map(|name| (name.to_owned(), self.path("mqtt.password_file")));
         let (topic_prefix, share_group, client_id) = (topic_prefix?, share_group, client_id?);
         Some(MqttConfig { host, port, tls, credentials, topic_prefix, share_group, client_id })

@@ -27,7 +27,6 @@ pub mod reconcile;
 pub mod routing;
 mod run;
 pub mod service;
-mod tls;
 
 pub use run::{backup_verified, database, run};
 

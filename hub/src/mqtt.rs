@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use counterfoil_config::tls::TlsError;
 use counterfoil_proto::codec;
 use counterfoil_proto::id::Source;
 use counterfoil_proto::limits::JSON_PUBLISH_BYTES_MAX;
@@ -25,7 +26,6 @@ use tokio::time::timeout;
 
 use crate::config::MqttConfig;
 use crate::env;
-use crate::tls::{self, TlsError};
 
 /// Messages that wait for the receiver.
 pub const QUEUE_MESSAGES_MAX: usize = 512;
@@ -221,7 +221,7 @@ impl Line {
             options.set_credentials(name, read_password(file.as_deref())?);
         }
         if let Some(files) = &config.tls {
-            let tls = tls::client(&files.ca_file, files.identity.as_ref())?;
+            let tls = files.read()?;
             options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::new(tls))));
         }
         Ok(options)

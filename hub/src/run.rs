@@ -6,11 +6,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use counterfoil_config::tls::ClientFiles;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::api::{self, Sources};
-use crate::config::{Config, LedgerConfig, Place, TlsFiles};
+use crate::config::{Config, LedgerConfig, Place};
 use crate::env;
 use crate::error::ExitError;
 use crate::ledger::postgres::Postgres;
@@ -21,7 +22,6 @@ use crate::notify;
 use crate::posting;
 use crate::receiver::{Counters, Receiver};
 use crate::service;
-use crate::tls;
 
 /// How long a ledger that cannot be reached is waited for at the start; systemd begins anew after that.
 const LEDGER_PATIENCE: Duration = Duration::from_mins(1);
@@ -43,8 +43,9 @@ pub fn database(config: &LedgerConfig) -> Result<Box<dyn Database>, ExitError> {
             }
             let tls = match ca_file {
                 Some(ca_file) => {
-                    let files = TlsFiles { ca_file: ca_file.clone(), identity: None };
-                    let tls = tls::client(&files.ca_file, None).map_err(|error| wrong(error.to_string()))?;
+                    let tls = ClientFiles { ca_file: ca_file.clone(), identity: None }
+                        .read()
+                        .map_err(|error| wrong(error.to_string()))?;
                     server.ssl_mode(tokio_postgres::config::SslMode::Require);
                     Some(Arc::new(tls))
                 }

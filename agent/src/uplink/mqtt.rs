@@ -9,17 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use counterfoil_config::tls::TlsError;
 use counterfoil_proto::limits::{JSON_PUBLISH_BYTES_MAX, PUBLISH_BYTES_MAX};
 use rumqttc::{
     AsyncClient, ConnectReturnCode, Event as MqttEvent, EventLoop, LastWill, MqttOptions, NetworkOptions, Packet, QoS,
     SubscribeReasonCode, TlsConfiguration, Transport,
 };
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::config::{MqttConfig, TlsFiles};
+use crate::config::MqttConfig;
 
 /// Publishes that wait in the client; the sender then waits in turn.
 const REQUESTS_MAX: usize = 8;
@@ -47,7 +46,7 @@ pub enum Event {
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// A file of the TLS or login configuration cannot be used.
+    /// A file of the login cannot be used.
     #[error("Cannot use {}: {reason}", path.display())]
     File {
         /// Which.
@@ -57,7 +56,7 @@ pub enum LinkError {
     },
     /// TLS cannot be set up from these files.
     #[error("Cannot set up TLS for the broker: {0}")]
-    Tls(#[from] rustls::Error),
+    Tls(#[from] TlsError),
     /// The broker said no.
     #[error("The broker refused the connection: {0:?}")]
     Refused(ConnectReturnCode),
@@ -115,7 +114,7 @@ impl Connection {
             options.set_credentials(username, password.trim_end());
         }
         if let Some(files) = &config.tls {
-            let config = Arc::new(tls_config(files)?);
+            let config = Arc::new(files.read()?);
             options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(config)));
         }
         let (client, mut event_loop) = AsyncClient::new(options, REQUESTS_MAX);
@@ -145,27 +144,6 @@ impl Connection {
             }
         }
     }
-}
-
-fn tls_config(files: &TlsFiles) -> Result<rustls::ClientConfig, LinkError> {
-    let unusable = |path: &PathBuf, reason: &dyn std::fmt::Display| LinkError::File {
-        path: path.clone(),
-        reason: reason.to_string(),
-    };
-    let certificates = |path: &PathBuf| {
-        let found: Result<Vec<_>, _> =
-            CertificateDer::pem_file_iter(path).map_err(|error| unusable(path, &error))?.collect();
-        let found = found.map_err(|error| unusable(path, &error))?;
-        if found.is_empty() { Err(unusable(path, &"it holds no certificate")) } else { Ok(found) }
-    };
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in certificates(&files.ca_file)? {
-        roots.add(certificate)?;
-    }
-    let config = rustls::ClientConfig::builder().with_root_certificates(roots);
-    let Some((cert_file, key_file)) = &files.identity else { return Ok(config.with_no_client_auth()) };
-    let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| unusable(key_file, &error))?;
-    Ok(config.with_client_auth_cert(certificates(cert_file)?, key)?)
 }
 
 async fn poll(mut event_loop: EventLoop, client: AsyncClient, subscription: String, into: mpsc::Sender<Event>) {
