@@ -4,6 +4,7 @@
 //! Not known here: the agent's insides.
 
 pub mod exceptions;
+pub mod status;
 
 use std::io;
 use std::time::Duration;
@@ -137,6 +138,17 @@ fn said(body: &[u8]) -> String {
 /// A text of foreign origin on one line of a terminal.
 fn plain(text: &str) -> String {
     text.chars().map(|one| if one.is_control() { '\u{fffd}' } else { one }).collect()
+}
+
+/// Rows whose columns stand below one another.
+fn laid_out(rows: &[Vec<String>]) -> Vec<String> {
+    let width = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max();
+    let widths: Vec<usize> = (0..).map_while(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
 }
 
 /// Seconds as a person says them.

@@ -42,6 +42,33 @@ pub enum Command {
         #[arg(long)]
         delivered: bool,
     },
+    /// Put what the hub does not have onto a stick, for a store whose line is dead: a parcel that `counterfoil-hub import` takes in.
+    ///
+    /// The agent may run. The same command goes on where it was cut off, and adds later what came since. Signed with the box's own key, which is
+    /// printed: head office has to know it.
+    Export {
+        /// The data directory.
+        data_dir: PathBuf,
+        /// The parcel: a new file, or one of this box that is gone on with.
+        file: PathBuf,
+        /// All that is retained, not only what the hub lacks as far as this box knows: for a hub that lost something.
+        #[arg(long)]
+        all: bool,
+        /// Print the report as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say whether everything is all right on this box, and if not, what is to be done.
+    ///
+    /// Asks the running agent. Exit 0: it answered, whatever it said; 69: no agent answers.
+    Status {
+        /// Which agent.
+        #[command(flatten)]
+        target: Target,
+        /// Print JSON: status, today's totals and open exceptions as the API gives them.
+        #[arg(long)]
+        json: bool,
+    },
     /// Show what needs a person, or note that somebody looks after it.
     ///
     /// Without a further word: the open exceptions, the oldest first. Exit 69: no agent answers.
@@ -58,6 +85,21 @@ pub enum Command {
         /// What was done.
         #[command(subcommand)]
         word: Option<Word>,
+    },
+    /// Look this box over: disk, clock, certificates, the way to the broker, the agent; and say what to do about what is not well.
+    ///
+    /// The agent may run or not, and is not disturbed. Run it as root or as the agent's user. Exit 0: all is well, or nobody can tell; 1: something
+    /// should be looked at.
+    Doctor {
+        /// The agent's configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// Which agent.
+        #[command(flatten)]
+        target: Target,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Check a configuration and print it as it takes effect, without secrets.
     CheckConfig {

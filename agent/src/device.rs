@@ -29,12 +29,7 @@ pub struct DeviceKey {
 impl DeviceKey {
     /// Reads the key, or makes one.
     pub fn open(disk: &dyn Disk, env: &Env) -> Result<Self, ExitError> {
-        let read = match read_whole(disk, FILE, FILE_BYTES) {
-            Ok(bytes) => decode(&bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(ExitError::Disk(Box::new(error))),
-        };
-        if let Some(key) = read.and_then(|seed| Self::of(&seed)) {
+        if let Some(key) = Self::read(disk).map_err(|error| ExitError::Disk(Box::new(error)))? {
             return Ok(key);
         }
         let seed = env.random_bytes::<SEED_BYTES>()?;
@@ -43,6 +38,15 @@ impl DeviceKey {
         replace(disk, "", FILE, &encode(seed)).map_err(|error| ExitError::Disk(Box::new(error)))?;
         tracing::info!(public_key = %key.public_key, "new device key made");
         Ok(key)
+    }
+
+    /// Reads the key; `None` where there is none, or it is damaged.
+    pub fn read(disk: &dyn Disk) -> io::Result<Option<Self>> {
+        match read_whole(disk, FILE, FILE_BYTES) {
+            Ok(bytes) => Ok(decode(&bytes).and_then(|seed| Self::of(&seed))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn of(seed: &[u8; SEED_BYTES]) -> Option<Self> {

@@ -102,7 +102,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use check::{Checked, Finding, Met, check};
+pub use check::{Checked, Finding, LaneRuns, Met, check, settle};
 #[cfg(test)]
 pub(crate) use check::{forge, forge_all, offset_of};
 pub use disk::{Disk, MemoryDisk, OsDisk};

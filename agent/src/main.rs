@@ -5,24 +5,19 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use counterfoil::client::{Client, ClientError, exceptions};
+use counterfoil::client::{Client, ClientError, exceptions, status};
 use counterfoil::command::{Arguments, Command, Done, Target, Word};
 use counterfoil::config::Config;
+use counterfoil::doctor::{Health, examine};
+use counterfoil::env::Env;
 use counterfoil::error::{EXIT_DISK, EXIT_UNAVAILABLE, ExitError, chain};
+use counterfoil::export::Wanted;
 use counterfoil_proto::id::PublicKey;
 use counterfoil_proto::record::flag::Change;
 
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
-        Command::Verify { data_dir, public_key, json, delivered } => {
-            return verify(&data_dir, public_key, json, delivered);
-        }
-        Command::Exceptions { target, all, json, word } => return exceptions_of(&target, all, json, word.as_ref()),
-        Command::Run { config } => Config::load(&config).map_err(ExitError::from).and_then(counterfoil::run),
-        Command::CheckConfig { file } => Config::load(&file).map_err(ExitError::from).map(|config| print(&config)),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
+    match execute(Arguments::parse().command) {
+        Ok(code) => code,
         Err(error) => {
             let why = chain(&error);
             counterfoil::service::failed(&why);
@@ -32,24 +27,51 @@ fn main() -> ExitCode {
     }
 }
 
+fn execute(command: Command) -> Result<ExitCode, ExitError> {
+    Ok(match command {
+        Command::Run { config } => {
+            counterfoil::run(Config::load(&config)?)?;
+            ExitCode::SUCCESS
+        }
+        Command::Status { target, json } => status(&target, json),
+        Command::Exceptions { target, all, json, word } => exceptions_of(&target, all, json, word.as_ref()),
+        Command::Doctor { config, target, json } => {
+            doctor(&Config::load(&config)?, &target, &Env::of_this_box()?, json)
+        }
+        Command::Verify { data_dir, public_key, json, delivered } => verify(&data_dir, public_key, json, delivered),
+        Command::Export { data_dir, file, all, json } => {
+            export(&Wanted { data_dir, file, all }, &Env::of_this_box()?, json)
+        }
+        Command::CheckConfig { file } => {
+            print(&Config::load(&file)?);
+            ExitCode::SUCCESS
+        }
+    })
+}
+
+#[expect(clippy::print_stdout, reason = "printing is what the command is for")]
+fn doctor(config: &Config, target: &Target, env: &Env, json: bool) -> ExitCode {
+    let checks = examine(config, target, env, &mut |check| {
+        if !json {
+            print!("{check}");
+        }
+    });
+    if json {
+        println!("{}", serde_json::json!(checks));
+    }
+    let is_well = checks.iter().all(|check| check.health <= Health::Unknown);
+    if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what the command is for")]
 fn verify(data_dir: &Path, public_key: Option<PublicKey>, json: bool, delivered: bool) -> ExitCode {
-    let shows_progress = std::io::stderr().is_terminal();
-    let mut on_progress = |done: u64, total: u64| {
-        if shows_progress {
-            eprint!("\r{:>7} of {} MiB ", done >> 20, total >> 20);
-        }
-    };
-    let report = match counterfoil::verify::directory(data_dir, public_key, &mut on_progress) {
+    let report = match with_progress(|on_progress| counterfoil::verify::directory(data_dir, public_key, on_progress)) {
         Ok(report) => report,
         Err(error) => {
             eprintln!("counterfoil: {} cannot be verified: {error}", data_dir.display());
             return ExitCode::from(EXIT_DISK);
         }
     };
-    if shows_progress {
-        eprintln!();
-    }
     if json {
         println!("{}", serde_json::json!(report));
     } else {
@@ -60,6 +82,34 @@ fn verify(data_dir: &Path, public_key: Option<PublicKey>, json: bool, delivered:
 }
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what the command is for")]
+fn export(wanted: &Wanted, env: &Env, json: bool) -> ExitCode {
+    match with_progress(|on_progress| counterfoil::export::export(wanted, env, on_progress)) {
+        Ok(exported) if json => println!("{}", serde_json::json!(exported)),
+        Ok(exported) => print!("{}: {exported}", wanted.file.display()),
+        Err(error) => {
+            eprintln!("counterfoil: {error}");
+            return ExitCode::from(EXIT_DISK);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// Does long work, and shows a person how far it is.
+#[expect(clippy::print_stderr, reason = "the result goes to stdout")]
+fn with_progress<T>(work: impl FnOnce(&mut dyn FnMut(u64, u64)) -> T) -> T {
+    let is_shown = std::io::stderr().is_terminal();
+    let done = work(&mut |done, total| {
+        if is_shown {
+            eprint!("\r{:>7} of {} MiB ", done >> 20, total >> 20);
+        }
+    });
+    if is_shown {
+        eprintln!();
+    }
+    done
+}
+
+#[expect(clippy::print_stdout, reason = "printing is what the command is for")]
 fn exceptions_of(target: &Target, all: bool, json: bool, word: Option<&Word>) -> ExitCode {
     let answer = Client::new(target).and_then(|client| {
         let (change, Done { id, by, reason }) = match word {
@@ -73,16 +123,24 @@ fn exceptions_of(target: &Target, all: bool, json: bool, word: Option<&Word>) ->
     match answer {
         Ok(found) if json => println!("{}", serde_json::json!(found)),
         Ok(found) => print!("{}", exceptions::table(&found)),
-        Err(error) => {
-            eprintln!("counterfoil: {error}");
-            return if matches!(error, ClientError::Silent(..)) {
-                ExitCode::from(EXIT_UNAVAILABLE)
-            } else {
-                ExitCode::FAILURE
-            };
-        }
+        Err(error) => return no_answer(&error),
     }
     ExitCode::SUCCESS
+}
+
+#[expect(clippy::print_stdout, reason = "printing is what the command is for")]
+fn status(target: &Target, json: bool) -> ExitCode {
+    match Client::new(target).and_then(|client| status::overview(&client)) {
+        Ok(overview) if json => println!("{}", serde_json::json!(overview)),
+        Ok(overview) => print!("{}", overview.text()),
+        Err(error) => return no_answer(&error),
+    }
+    ExitCode::SUCCESS
+}
+
+fn no_answer(error: &ClientError) -> ExitCode {
+    complain(&error.to_string());
+    if matches!(error, ClientError::Silent(..)) { ExitCode::from(EXIT_UNAVAILABLE) } else { ExitCode::FAILURE }
 }
 
 #[expect(clippy::print_stdout, reason = "printing is what the command is for")]

@@ -69,7 +69,7 @@ pub fn directory(
     if !data_dir.join("journal").is_dir() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "there is no directory \"journal\" in it"));
     }
-    on(&OsDisk::new(data_dir)?, expected, on_progress)
+    on(&OsDisk::at(data_dir), expected, on_progress)
 }
 
 /// The same on any disk.

@@ -1,13 +1,15 @@
 //! The command line.
 
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use counterfoil_proto::id::{AgentId, Lane, Source, StoreId};
+use counterfoil_proto::id::{AgentId, Lane, PublicKey, Source, StoreId};
 use counterfoil_proto::time::WallTime;
 
 use crate::config::{Config, LedgerConfig, Place};
 use crate::error::ExitError;
+use crate::import::Wanted;
 use crate::ledger::{ReplayPart, ReplayQuery, ReplayView};
 use crate::run;
 
@@ -41,6 +43,20 @@ enum Command {
         /// The configuration.
         #[arg(long)]
         config: PathBuf,
+    },
+    /// Take in a parcel: what `counterfoil export` put onto a stick in a store whose line is dead.
+    ///
+    /// Records keep their numbers: taken in twice, or come over the line as well, they are here once. What is signed by a key that this ledger does
+    /// not know of that box is taken only with --public-key. Exit 65: not all of the parcel is here.
+    Import {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// The parcel.
+        file: PathBuf,
+        /// The box's key, as counterfoil export printed it there, 64 hexadecimal digits.
+        #[arg(long)]
+        public_key: Option<PublicKey>,
     },
     /// Tell agents that what a restored copy of the ledger holds is safe (for ledger.safe = "confirmed").
     BackupVerified {
@@ -107,6 +123,13 @@ pub(crate) fn execute(arguments: impl IntoIterator<Item = std::ffi::OsString>) -
             })?;
             Ok(String::new())
         }
+        Command::Import { config, file, public_key } => {
+            let config = Config::load(&config)?;
+            log_to_stderr(&config);
+            let wanted = Wanted { file, public_key };
+            let imported = runtime()?.block_on(run::import(&config, &wanted, &mut progress()))?;
+            if imported.is_whole() { Ok(imported.to_string()) } else { Err(ExitError::Parcel(imported.to_string())) }
+        }
         Command::Replay(wanted) => replay(wanted),
         Command::Replays { config } => {
             let config = Config::load(&config)?;
@@ -123,6 +146,17 @@ pub(crate) fn execute(arguments: impl IntoIterator<Item = std::ffi::OsString>) -
             let copy = LedgerConfig { place, safe_when: config.ledger.safe_when };
             let lanes = runtime()?.block_on(run::backup_verified(&config, &copy))?;
             Ok(format!("{lanes} lanes are safe further than before\n"))
+        }
+    }
+}
+
+/// Shows a person how far long work is.
+fn progress() -> impl FnMut(u64, u64) + Send {
+    let is_shown = std::io::stderr().is_terminal();
+    move |done, total| {
+        if is_shown {
+            let end = if done == total { "\n" } else { "" };
+            drop(write!(std::io::stderr(), "\r{:>7} of {} MiB {end}", done >> 20, total >> 20));
         }
     }
 }

@@ -43,6 +43,9 @@ pub enum ExitError {
         /// Which.
         what: &'static str,
     },
+    /// A parcel cannot be taken in, or not all of it.
+    #[error("{0}")]
+    Parcel(String),
     /// The copy is not one of this ledger.
     #[error("The copy is not of this ledger: its hub epoch {0} never was this ledger's")]
     Copy(counterfoil_proto::id::SessionId),
@@ -53,6 +56,7 @@ impl ExitError {
     pub const fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => 64,
+            Self::Parcel(_) => 65,
             Self::Ended { .. } => 70,
             Self::Listen { .. } | Self::Broker(_) | Self::Runtime(_) => 71,
             Self::Ledger(LedgerError::Newer { .. }) | Self::Config(_) | Self::LedgerFiles(_) | Self::Copy(_) => 78,

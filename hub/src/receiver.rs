@@ -521,7 +521,7 @@ impl Receiver {
 }
 
 /// A zstd frame of exactly the stated length, which is known to be within bounds.
-fn decompress(frame: &[u8], plain_bytes: usize) -> Option<Vec<u8>> {
+pub(crate) fn decompress(frame: &[u8], plain_bytes: usize) -> Option<Vec<u8>> {
     zstd::bulk::decompress(frame, plain_bytes).ok()
 }
 

@@ -14,6 +14,7 @@ use crate::api::{self, Sources};
 use crate::config::{Config, LedgerConfig, Place};
 use crate::env;
 use crate::error::ExitError;
+use crate::import::{self, Imported, Wanted};
 use crate::ledger::postgres::Postgres;
 use crate::ledger::sqlite::Sqlite;
 use crate::ledger::{Database, Ledger, LedgerError, ReplayPart, ReplayQuery, ReplayView, SqlLedger};
@@ -164,6 +165,16 @@ pub async fn backup_verified(config: &Config, copy: &LedgerConfig) -> Result<u64
         return Err(ExitError::Copy(of_copy));
     }
     Ok(ledger.raise_safe(&lanes).await?)
+}
+
+/// Takes a parcel in.
+pub(crate) async fn import(
+    config: &Config,
+    wanted: &Wanted,
+    on_progress: &mut (dyn FnMut(u64, u64) + Send),
+) -> Result<Imported, ExitError> {
+    let ledger = open(&config.ledger).await?;
+    import::import(&ledger, wanted, on_progress).await
 }
 
 /// Says what an agent would send again, and with an order (who, why) has it done.

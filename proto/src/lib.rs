@@ -8,7 +8,7 @@
 //! in as [`time::Moment`], randomness as arguments.
 //!
 //! The modules follow a record's way from the till to the ledger: [`money`] and [`record`] (what a till says),
-//! [`id`] (what names it), [`message`] and [`codec`] (how it crosses the wire), [`topic`] (where), [`sync`] (why
+//! [`id`] (what names it), [`message`] and [`codec`] (how it crosses the wire), [`topic`] (where), [`parcel`] (by hand), [`sync`] (why
 //! nothing is lost or doubled).
 #![no_std]
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions))]
@@ -20,6 +20,7 @@ pub mod id;
 pub mod limits;
 pub mod message;
 pub mod money;
+pub mod parcel;
 pub mod planted;
 pub mod record;
 pub mod sync;

@@ -19,6 +19,7 @@ mod examples;
 mod fleet;
 mod json;
 mod pages;
+mod parcel;
 mod postgres;
 mod promises;
 mod replay;

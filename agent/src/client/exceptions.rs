@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use counterfoil_proto::record::flag::Change;
 use serde_json::json;
 
-use super::{Client, ClientError, age, plain};
+use super::{Client, ClientError, age, laid_out, plain};
 use crate::answer::ExceptionAnswer;
 
 /// The exceptions of an agent, open ones or `all` that it knows.
@@ -36,21 +36,13 @@ pub fn table(found: &[ExceptionAnswer]) -> String {
     if found.is_empty() {
         return "No exceptions.\n".to_owned();
     }
-    let rows: Vec<[String; 7]> = found.iter().map(row).collect();
-    let head = ["ID", "SEVERITY", "STATE", "AGE", "CODE", "DOCUMENT", "OWNER"].map(ToOwned::to_owned);
-    let width = |column: usize| {
-        let cells = rows.iter().chain([&head]).filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
-    };
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let line = |row: &[String; 7]| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    let mut text = format!("{}\n", line(&head));
-    for (row, found) in rows.iter().zip(found) {
+    let head = ["ID", "SEVERITY", "STATE", "AGE", "CODE", "DOCUMENT", "OWNER"].map(ToOwned::to_owned).to_vec();
+    let rows: Vec<Vec<String>> = [head].into_iter().chain(found.iter().map(row)).collect();
+    let mut lines = laid_out(&rows).into_iter();
+    let mut text = lines.next().unwrap_or_default() + "\n";
+    for (line, found) in lines.zip(found) {
         // Writing to memory does not fail.
-        let _written = writeln!(text, "{}\n    {}", line(row), plain(&found.message));
+        let _written = writeln!(text, "{line}\n    {}", plain(&found.message));
         if let Some(reason) = &found.reason {
             let by = found.changed_by.as_deref().unwrap_or("somebody");
             let _written = writeln!(text, "    {} by {}: {}", found.state, plain(by), plain(reason));
@@ -59,9 +51,9 @@ pub fn table(found: &[ExceptionAnswer]) -> String {
     text
 }
 
-fn row(found: &ExceptionAnswer) -> [String; 7] {
+fn row(found: &ExceptionAnswer) -> Vec<String> {
     let document = found.identity.as_deref().map_or_else(|| "-".to_owned(), plain);
-    [
+    vec![
         found.id.clone(),
         found.severity.clone(),
         found.state.clone(),

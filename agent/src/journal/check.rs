@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use counterfoil_proto::id::{Chain, Digest, LaneKey, RecordKey, Seq};
+use counterfoil_proto::id::{Chain, Digest, Epoch, LaneKey, RecordKey, Seq, SeqRange, Source};
 
 use super::cursor::Cursor;
 use super::damage::{file_length, read_tolerant};
@@ -40,6 +40,8 @@ pub struct Met<'a> {
     pub position: Position,
     /// Its stored bytes.
     pub stored: &'a [u8],
+    /// Up to here the hub has its lane, as far as this box noted.
+    pub at_hub: Seq,
     heads: &'a Table,
 }
 
@@ -71,6 +73,29 @@ pub struct Checked {
     pub closed: bool,
     /// What is not as it was written, in the order of the log.
     pub findings: Vec<Finding>,
+    /// Whose journal it is; `None` where no header of a segment can be read.
+    #[serde(skip)]
+    pub source: Option<Source>,
+    /// The lanes, by epoch, the oldest epoch first.
+    #[serde(skip)]
+    pub lanes: Vec<LaneRuns>,
+}
+
+/// What is there of a lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneRuns {
+    /// Which.
+    pub key: LaneKey,
+    /// The epoch that its epoch descends from.
+    pub parent: Option<Epoch>,
+    /// Up to here the hub has it, or it was given back, as far as this box noted.
+    pub at_hub: Seq,
+    /// The numbers whose records are here, in order and apart.
+    pub runs: Vec<SeqRange>,
+    /// The last number that was given.
+    pub last: Seq,
+    /// The chain after that, where known.
+    pub chain: Option<Chain>,
 }
 
 /// Findings that are listed; a file of garbage has no end of them.
@@ -82,6 +107,7 @@ struct Check<'a> {
     heads: Table,
     /// Number and end of the segment before.
     before: Option<(u32, u32)>,
+    runs: BTreeMap<LaneKey, Vec<SeqRange>>,
     checked: Checked,
 }
 
@@ -98,14 +124,29 @@ pub fn check(
     let total = files.values().sum();
     let newest = files.last_key_value().map(|(number, _)| *number);
     let (cursor, _) = Cursor::load(disk)?;
-    let mut check = Check { disk, cursor, heads: Table::default(), before: None, checked: Checked::default() };
+    let mut check = Check {
+        disk,
+        cursor,
+        heads: Table::default(),
+        before: None,
+        runs: BTreeMap::new(),
+        checked: Checked::default(),
+    };
     for (&number, &bytes) in &files {
         check.segment(number, bytes, newest == Some(number), on_record)?;
         check.checked.segments += 1;
         check.checked.bytes += bytes;
         on_progress(check.checked.bytes, total);
     }
+    check.checked.lanes = check.lanes();
     Ok(check.checked)
+}
+
+/// Syncs what a running agent may have written to the newest segment and not synced yet: what was met there before is on the medium then.
+pub fn settle(disk: &dyn Disk) -> io::Result<()> {
+    let numbers = disk.list(DIR)?.into_iter().filter_map(|file| number_of(&file.name, "", ".seg"));
+    let Some(newest) = numbers.max() else { return Ok(()) };
+    disk.open_read(&path(&segment_name(newest)))?.sync_data()
 }
 
 impl Check<'_> {
@@ -141,6 +182,7 @@ impl Check<'_> {
             }
         };
         self.follows(number, &header);
+        self.checked.source.get_or_insert_with(|| header.source.clone());
         let wanted = (file_length(length) as usize).next_multiple_of(FRAME_ALIGN_BYTES);
         let bytes = read_tolerant(file.as_ref(), wanted)?;
         let found = scan::items(&bytes, Seed::new(header.nonce, number), header_bytes);
@@ -233,15 +275,40 @@ impl Check<'_> {
             let what = format!("record {} follows {} of its lane", name.correlation_id(), known.last);
             self.find(number, item.offset, what);
         }
-        let met = Met { key: name, position: Position::new(number, item.offset), stored, heads: &self.heads };
+        let at_hub = self.at_hub(key);
+        let position = Position::new(number, item.offset);
+        let met = Met { key: name, position, stored, at_hub, heads: &self.heads };
         for finding in on_record(&met) {
             self.add(finding);
         }
         let chain = known.chain.filter(|_| seq == known.last.next());
         let chain = chain.map(|chain| chain.next(seq, Digest::of(stored)));
         self.heads.set_head(key, Head { last: seq, chain });
+        let runs = self.runs.entry(key).or_default();
+        match runs.last_mut().filter(|run| run.last.next() == seq) {
+            Some(run) => run.last = seq,
+            None => runs.push(SeqRange { first: seq, last: seq }),
+        }
         self.checked.records += 1;
         self.checked.undelivered += u64::from(seq > self.cursor.place(key).marks.safe);
+    }
+
+    fn at_hub(&self, key: LaneKey) -> Seq {
+        let place = self.cursor.place(key);
+        place.marks.stored.max(place.floor)
+    }
+
+    fn lanes(&mut self) -> Vec<LaneRuns> {
+        let mut runs = std::mem::take(&mut self.runs);
+        let mut lanes = Vec::new();
+        for entry in &self.heads.entries {
+            for (lane, head) in entry.lanes() {
+                let key = LaneKey { epoch: entry.epoch, lane };
+                let (runs, at_hub) = (runs.remove(&key).unwrap_or_default(), self.at_hub(key));
+                lanes.push(LaneRuns { key, parent: entry.parent, at_hub, runs, last: head.last, chain: head.chain });
+            }
+        }
+        lanes
     }
 
     /// Compares heads that are stated with those that were followed.

@@ -86,7 +86,12 @@ impl OsDisk {
     /// The tree below `root`, which is made where it is missing.
     pub fn new(root: &Path) -> io::Result<Self> {
         fs::create_dir_all(root)?;
-        Ok(Self { root: root.to_path_buf(), failed: Arc::default(), moved: Arc::default() })
+        Ok(Self::at(root))
+    }
+
+    /// The tree below `root` as it is, made or not: to be read.
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.to_path_buf(), failed: Arc::default(), moved: Arc::default() }
     }
 
     /// Counts in `moved` the bytes that are read and written, so that somebody else sees a long opening advance.

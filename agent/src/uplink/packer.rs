@@ -14,7 +14,7 @@ use crate::agent::PositionsSnapshot;
 use crate::journal::{self, EpochView, Read, ReadError, Reader};
 
 /// zstd's level: 3 reaches an eighth on receipts at about 250 MB/s of one core.
-const ZSTD_LEVEL: i32 = 3;
+pub(crate) const ZSTD_LEVEL: i32 = 3;
 
 /// Why there is no batch.
 #[derive(Debug, thiserror::Error)]

@@ -6,12 +6,12 @@
 use std::collections::BTreeSet;
 
 use counterfoil_proto::id::{Digest, Epoch, Lane, LaneKey, RecordKey, Seq, SessionId, Source};
-use counterfoil_proto::message::{Hello, Mark, Positions, Presence};
+use counterfoil_proto::message::{EpochHeads, Hello, Mark, Positions, Presence};
 use counterfoil_proto::record::flag;
 use counterfoil_proto::sync::lineage::{Lineage, LineageIncident};
 use counterfoil_proto::time::{ClockQuality, WallTime};
 
-use super::intake::{LaneOf, advance, of_incident, raise, read_state, store_params};
+use super::intake::{Held, LaneOf, advance, of_incident, raise, read_state, store_params};
 use super::posting::{read_lane, read_source};
 use super::sql::{Database, Role, Transaction, Value, Work};
 use super::{
@@ -54,19 +54,26 @@ fn reflects(lineage: &Lineage, positions: &Positions) -> (usize, u64) {
     (newest, records.fold(0, u64::saturating_add))
 }
 
+fn lanes_of(source: &Source, epochs: &[EpochHeads]) -> BTreeSet<LaneOf> {
+    let lanes = epochs.iter().flat_map(|heads| heads.lanes.iter().map(|head| (heads.epoch, head.lane)));
+    lanes.map(|(epoch, lane)| (source.clone(), LaneKey { epoch, lane })).collect()
+}
+
+/// What is said of an epoch's lanes.
+fn state_heads(held: &mut [Held], heads: &EpochHeads, live: bool, raised: &mut Vec<Raised>) {
+    for head in &heads.lanes {
+        let lane = LaneKey { epoch: heads.epoch, lane: head.lane };
+        let Some(held) = held.iter_mut().find(|held| held.of.1 == lane) else { continue };
+        let incidents = held.state.hello(head, live);
+        held.state_head(head.last);
+        raised.extend(incidents.iter().map(|incident| of_incident(&held.of, incident)));
+    }
+}
+
 impl SqlLedger {
     async fn take_hello(&self, source: &Source, hello: &Hello) -> Result<Welcomed, LedgerError> {
         let silent = self.silent(source, hello).await?;
-        let mut lanes: BTreeSet<LaneOf> = hello
-            .epochs
-            .iter()
-            .flat_map(|heads| {
-                heads.lanes.iter().map(|head| {
-                    let lane = LaneKey { epoch: heads.epoch, lane: head.lane };
-                    (source.clone(), lane)
-                })
-            })
-            .collect();
+        let mut lanes = lanes_of(source, &hello.epochs);
         lanes.extend(silent.iter().map(|(lane, _)| (source.clone(), *lane)));
         let (mut tx, mut held) = self.hold(Role::Desk, &lanes).await?;
         let (mut raised, lineage) = self.note_agent(&mut *tx, source, hello).await?;
@@ -80,13 +87,7 @@ impl SqlLedger {
             raised.extend(incidents.iter().map(|incident| of_incident(&held.of, incident)));
         }
         for heads in &hello.epochs {
-            for head in &heads.lanes {
-                let lane = LaneKey { epoch: heads.epoch, lane: head.lane };
-                let Some(held) = held.iter_mut().find(|held| held.of.1 == lane) else { continue };
-                let incidents = held.state.hello(head, heads.live);
-                held.state_head(head.last);
-                raised.extend(incidents.iter().map(|incident| of_incident(&held.of, incident)));
-            }
+            state_heads(&mut held, heads, heads.live, &mut raised);
         }
         advance(&mut *tx, &mut held, &mut raised).await?;
         self.write_lanes(&mut *tx, &mut held).await?;
@@ -96,6 +97,24 @@ impl SqlLedger {
         let asked = held.iter().filter(|held| silent.iter().all(|(lane, _)| *lane != held.of.1));
         let marks = asked.map(|held| held.state.mark(held.of.1)).collect();
         Ok(Welcomed { hub_epoch, marks })
+    }
+
+    /// Takes in how far lanes reach and what of them is lost, said by other means than a hello: it is no word of a live agent, so it says nothing of
+    /// sessions and of what epoch came from which. Gives where the lanes stand then.
+    pub(crate) async fn declare(&self, source: &Source, epochs: &[EpochHeads]) -> Result<Vec<Mark>, LedgerError> {
+        let (mut tx, mut held) = self.hold(Role::Desk, &lanes_of(source, epochs)).await?;
+        ensure_agent(&mut *tx, source).await?;
+        let mut raised = Vec::new();
+        for heads in epochs {
+            // As of a live one: that the hub has more by now is no loss of the box.
+            state_heads(&mut held, heads, true, &mut raised);
+        }
+        advance(&mut *tx, &mut held, &mut raised).await?;
+        self.write_lanes(&mut *tx, &mut held).await?;
+        raise(&mut *tx, &raised).await?;
+        let settled = self.watch.settle(&mut *tx, Role::Desk).await?;
+        self.watch.commit(tx, settled).await?;
+        Ok(held.iter().map(|held| held.state.mark(held.of.1)).collect())
     }
 
     /// Lanes of the agent that are not whole and that a whole hello does not name, for a while already: its box was made anew, or gave
@@ -450,7 +469,7 @@ impl Ledger for SqlLedger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use counterfoil_proto::message::{EpochHeads, PositionHead};
+    use counterfoil_proto::message::PositionHead;
 
     #[test]
     fn a_snapshot_reflects_its_newest_epoch_and_the_records_of_that() {

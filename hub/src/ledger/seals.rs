@@ -110,6 +110,13 @@ fn read_newest(row: &mut super::sql::RowReader) -> Result<(Previous, PublicKey),
 }
 
 impl SqlLedger {
+    /// The key that signed a box's newest control totals; `None` where none came yet.
+    pub(crate) async fn box_key(&self, source: &Source) -> Result<Option<PublicKey>, LedgerError> {
+        let params = vec![source.store_id.as_str().into(), source.agent_id.as_str().into()];
+        let found = self.database.read(NEWEST, params).await?.into_iter().next();
+        Ok(found.map(|row| read_newest(&mut row.read())).transpose()?.map(|(_, public_key)| public_key))
+    }
+
     pub(super) async fn view_seals(&self, store_id: &str, day: &str) -> Result<Vec<SealView>, LedgerError> {
         let sql = "SELECT position, agent_id, workstation_id, number, public_key, computed, wrong FROM seals \
             WHERE store_id = $1 AND business_day = $2 ORDER BY position";

@@ -177,6 +177,32 @@ async fn what_was_sent_is_there_once_in_order_whatever_the_order_of_arrival() {
 }
 
 #[tokio::test]
+async fn what_is_declared_lost_by_other_means_than_a_hello_holds_up_nothing_and_says_nothing_of_sessions() {
+    for place in places() {
+        let ledger = place.open().await;
+        let one = source("0001", "a");
+        let records = sales(1..=9);
+        ledger.take(&[trade(&one, 1, records[..3].to_vec()), trade(&one, 6, records[5..9].to_vec())]).await.unwrap();
+        assert_eq!(post_all(&ledger).await, 3);
+        let range = SeqRange { first: Seq(4), last: Seq(5) };
+        let gone = Gone { range, reason: GoneReason::Damaged, chain_before: None, chain_after: None };
+        let marks = ledger.declare(&one, &[heads(epoch(1), 9, None, vec![gone])]).await.unwrap();
+        assert_eq!((marks[0].stored, marks[0].ranges.len()), (Seq(9), 0));
+        assert_eq!(post_all(&ledger).await, 4);
+        let again = ledger.declare(&one, &[heads(epoch(1), 9, None, vec![gone])]).await.unwrap();
+        assert_eq!(again[0].stored, Seq(9));
+        let (_, session, _) = ledger.marks(&[(one.clone(), marks[0].key)]).await.unwrap()[0].clone();
+        assert_eq!(session, None);
+        let filter = ExceptionFilter { limit: 100, ..ExceptionFilter::default() };
+        let raised = ledger.exceptions(&filter).await.unwrap();
+        assert_eq!(raised.iter().map(|one| one.code.as_str()).collect::<Vec<_>>(), [flag::GONE]);
+        // The lost ones turn up after all.
+        let taken = ledger.take(&[trade(&one, 4, records[3..5].to_vec())]).await.unwrap();
+        assert_eq!((taken.stored, post_all(&ledger).await), (2, 2));
+    }
+}
+
+#[tokio::test]
 async fn another_record_under_the_same_number_is_kept_beside_and_raised_once() {
     for place in places() {
         let ledger = place.open().await;

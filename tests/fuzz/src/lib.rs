@@ -13,6 +13,7 @@ use cap::Cap;
 use counterfoil_proto::codec;
 use counterfoil_proto::limits::BATCH_BYTES_MAX;
 use counterfoil_proto::message::{Down, Hello, Positions};
+use counterfoil_proto::parcel;
 use counterfoil_proto::record::{self, Context, Kind, Record};
 
 #[global_allocator]
@@ -89,7 +90,7 @@ fn decompress(frame: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
     zstd::bulk::decompress(frame, bytes_max).ok()
 }
 
-/// Batches as the hub gets them, and the records in them.
+/// Batches as the hub gets them, over the line and on a stick, and the records in them.
 pub fn batch(bytes: &[u8]) {
     within_mebibytes(16);
     if let Ok(batch) = codec::read_batch(bytes, decompress) {
@@ -100,6 +101,20 @@ pub fn batch(bytes: &[u8]) {
             assert_eq!(again.records, batch.records);
         }
         batch.records.iter().for_each(|stored| record(stored));
+    }
+    // The same from a stick. Nobody signs for the fuzzer, so it gets as far as the label.
+    let mut reader = match parcel::Reader::begin(bytes) {
+        Ok(reader) => reader,
+        Err(_) => parcel::Reader::default(),
+    };
+    let mut rest = bytes.get(parcel::HEAD_BYTES..).unwrap_or(bytes);
+    let more = |count: usize| {
+        let (piece, after) = rest.split_at(count.min(rest.len()));
+        rest = after;
+        Ok::<_, parcel::ParcelError>(piece.to_vec())
+    };
+    if let Ok(Some((entry, taken))) = reader.next(more) {
+        assert!(taken <= bytes.len() && matches!(entry, parcel::Entry::Label(_)));
     }
 }
 
