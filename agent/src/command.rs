@@ -2,7 +2,8 @@
 //!
 //! Invariant: nothing is done here; the binary does it.
 
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 use counterfoil_proto::id::PublicKey;
@@ -92,11 +93,11 @@ pub enum Command {
     /// should be looked at.
     Doctor {
         /// The agent's configuration.
-        #[arg(long)]
+        #[arg(long, value_name = "FILE", default_value = "/etc/counterfoil/agent.toml")]
         config: PathBuf,
-        /// Which agent.
-        #[command(flatten)]
-        target: Target,
+        /// A file whose first line is the bearer token, where the agent asks for one.
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -117,6 +118,20 @@ pub struct Target {
     /// A file whose first line is the bearer token, where the agent asks for one.
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+}
+
+impl Target {
+    /// The agent of this box that listens there.
+    pub fn of(listen: SocketAddr, token_file: Option<&Path>) -> Self {
+        let ip = match listen.ip() {
+            ip if !ip.is_unspecified() => ip,
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+        let authority = SocketAddr::new(ip, listen.port()).to_string();
+        let agent = hyper::Uri::builder().scheme("http").authority(authority).path_and_query("/").build();
+        Self { agent: agent.unwrap_or_default(), token_file: token_file.map(Path::to_owned) }
+    }
 }
 
 /// What a person does about an exception.

@@ -10,13 +10,20 @@ use counterfoil::command::{Arguments, Command, Done, Target, Word};
 use counterfoil::config::Config;
 use counterfoil::doctor::{Health, examine};
 use counterfoil::env::Env;
-use counterfoil::error::{EXIT_DISK, EXIT_UNAVAILABLE, ExitError, chain};
+use counterfoil::error::{EXIT_DISK, EXIT_UNAVAILABLE, EXIT_USAGE, ExitError, chain};
 use counterfoil::export::Wanted;
 use counterfoil_proto::id::PublicKey;
 use counterfoil_proto::record::flag::Change;
 
 fn main() -> ExitCode {
-    match execute(Arguments::parse().command) {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
+            return if error.print().is_ok() { ExitCode::from(code) } else { ExitCode::FAILURE };
+        }
+    };
+    match execute(arguments.command) {
         Ok(code) => code,
         Err(error) => {
             let why = chain(&error);
@@ -35,8 +42,8 @@ fn execute(command: Command) -> Result<ExitCode, ExitError> {
         }
         Command::Status { target, json } => status(&target, json),
         Command::Exceptions { target, all, json, word } => exceptions_of(&target, all, json, word.as_ref()),
-        Command::Doctor { config, target, json } => {
-            doctor(&Config::load(&config)?, &target, &Env::of_this_box()?, json)
+        Command::Doctor { config, token_file, json } => {
+            doctor(&Config::load(&config)?, token_file.as_deref(), &Env::of_this_box()?, json)
         }
         Command::Verify { data_dir, public_key, json, delivered } => verify(&data_dir, public_key, json, delivered),
         Command::Export { data_dir, file, all, json } => {
@@ -50,8 +57,8 @@ fn execute(command: Command) -> Result<ExitCode, ExitError> {
 }
 
 #[expect(clippy::print_stdout, reason = "printing is what the command is for")]
-fn doctor(config: &Config, target: &Target, env: &Env, json: bool) -> ExitCode {
-    let checks = examine(config, target, env, &mut |check| {
+fn doctor(config: &Config, token_file: Option<&Path>, env: &Env, json: bool) -> ExitCode {
+    let checks = examine(config, token_file, env, &mut |check| {
         if !json {
             print!("{check}");
         }

@@ -44,3 +44,12 @@ async fn an_older_program_leaves_a_newer_journal_alone_and_says_what_to_install(
     );
     assert!(std::fs::read(&segment).expect("a segment") == bytes, "it is left as it was");
 }
+
+#[test]
+fn a_command_line_that_is_wrong_ends_as_sysexits_says_so_that_systemd_does_not_try_again() {
+    for program in ["counterfoil", "counterfoil-hub"] {
+        let end = |argument: &str| Command::new(bin(program)).arg(argument).output().expect("the program starts");
+        assert_eq!(end("rum").status.code(), Some(64), "{program}");
+        assert!(end("--help").status.success(), "{program}");
+    }
+}

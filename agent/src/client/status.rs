@@ -85,11 +85,9 @@ impl Overview {
             let (percent, free) = (self.disk_percent(), size(disk.free_bytes));
             found.push(format!("The disk is filling up: {percent} % of its share is used, {free} are free."));
         }
-        match clock.as_str() {
-            "synchronised" => {}
-            "behind" => found
-                .push("The clock is behind the records of this box. Set it, or let it reach a time server.".to_owned()),
-            _ => found.push("No time service keeps the clock right. counterfoil doctor says more.".to_owned()),
+        if clock == "behind" {
+            found
+                .push("The clock is behind the records of this box. Set it, or let it reach a time server.".to_owned());
         }
         if matches!(self.day.standing, Standing::Over | Standing::Short) {
             found.push(format!("Today's close does not match: {}.", standing(self.day.standing)));
@@ -122,10 +120,11 @@ impl Overview {
             (true, false) => "the broker is reached, the hub does not answer yet",
             (false, _) => "not connected",
         };
-        let word = uplink
-            .last_word_at
-            .as_deref()
-            .map_or_else(|| "no word since the start".to_owned(), |at| format!("last word {at}"));
+        let word = match uplink.last_word_at.as_deref().map(|at| (at, between(at, &status.time))) {
+            None => "no word since the start".to_owned(),
+            Some((_, Some(ago))) => format!("last word {} ago", age(ago)),
+            Some((at, None)) => format!("last word {}", plain(at)),
+        };
         let oldest =
             self.exceptions.iter().map(|one| one.age_s).max().map(|oldest| format!(", the oldest for {}", age(oldest)));
         let facts = [
@@ -163,6 +162,12 @@ impl Overview {
             count => format!("{} ({}), the oldest for {}", records(count), lanes.join(", "), age(self.oldest_s())),
         }
     }
+}
+
+/// Seconds from one RFC 3339 time to another.
+fn between(earlier: &str, later: &str) -> Option<u64> {
+    let second = |text: &str| text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second);
+    Some(u64::try_from(second(later)? - second(earlier)?).unwrap_or(0))
 }
 
 fn records(count: u64) -> String {
@@ -224,12 +229,12 @@ mod tests {
             "stock".to_owned(),
             LaneStatus { waiting: 7, oldest_unsent_age_s: Some(7_300), ..LaneStatus::default() },
         );
-        ill.status.clock = "unsynchronised".to_owned();
+        ill.status.clock = "behind".to_owned();
         ill.status.mode = "drain_only".to_owned();
         ill.day.standing = Standing::Short;
         let matters = ill.matters();
         let starts =
-            ["The disk of this box failed", "Head office cannot be reached", "No time service", "Today's close"];
+            ["The disk of this box failed", "Head office cannot be reached", "The clock is behind", "Today's close"];
         assert!(
             matters.len() == 4 && matters.iter().zip(starts).all(|(one, start)| one.starts_with(start)),
             "{matters:?}"
