@@ -18,6 +18,7 @@ mod evidence;
 mod examples;
 mod fleet;
 mod json;
+mod observed;
 mod pages;
 mod postgres;
 mod promises;
