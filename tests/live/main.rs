@@ -26,4 +26,5 @@ mod replay;
 mod returns;
 mod stage;
 mod syncs;
+mod telling;
 mod till;
