@@ -67,6 +67,10 @@ fn check_metrics(text: &str) {
     assert!(output.status.success() && said.is_empty(), "{said}\n{text}");
 }
 
+async fn metrics(api: &Api) -> String {
+    String::from_utf8(api.success("/metrics").await.unwrap().body).unwrap()
+}
+
 /// One of each, over TLS, so that certificates are there as well.
 struct Watched {
     agent: Agent,
@@ -128,7 +132,7 @@ impl Watched {
     }
 
     async fn hub_text(&self) -> String {
-        self.hub.api().success("/metrics").await.unwrap().text()
+        metrics(&self.hub.api()).await
     }
 
     /// Scrapes both each second, and knows our alerts.
@@ -199,7 +203,7 @@ async fn what_is_served_is_listed_and_every_expression_that_we_ship_finds_it() {
     let mut watched = Watched::new().await;
     watched.live(&days).await;
 
-    let agent = watched.agent.api().success("/metrics").await.unwrap().text();
+    let agent = metrics(&watched.agent.api()).await;
     let hub = watched.hub_text().await;
     for (title, text) in [("Agent", &agent), ("Hub", &hub)] {
         check_metrics(text);

@@ -509,12 +509,15 @@ fn span_of(route: &Route, headers: &HeaderMap) -> Span {
     let trace_id = traceparent.and_then(trace::trace_id);
     let span = tracing::info_span!(
         "request",
-        otel.name = route.path,
-        otel.kind = "server",
+        otel.name = tracing::field::Empty,
+        otel.kind = tracing::field::Empty,
         http.route = route.path,
         http.response.status_code = tracing::field::Empty,
         trace_id
     );
-    trace::follow(&span, traceparent);
+    if trace::is_on() {
+        span.record("otel.name", route.path).record("otel.kind", "server");
+        trace::follow(&span, traceparent);
+    }
     span
 }
