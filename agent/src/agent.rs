@@ -11,11 +11,13 @@ use std::sync::{Arc, OnceLock};
 
 use counterfoil_proto::message::Mark;
 use counterfoil_proto::record::Prepared;
-use counterfoil_proto::record::flag::Change;
+use counterfoil_proto::record::flag::{Change, Class, Severity};
 use counterfoil_proto::time::WallTime;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::answer::{DayAnswer, ExceptionAnswer, Forecast, Outcome, ReceiptAnswer, Refused, Status, StockAnswer};
+use crate::answer::{
+    DayAnswer, ExceptionAnswer, Forecast, Outcome, ReceiptAnswer, Refused, Standing, Status, StockAnswer,
+};
 
 mod group;
 mod judge;
@@ -75,6 +77,11 @@ pub enum Request {
         all: bool,
         /// The answer.
         reply: Reply<Vec<ExceptionAnswer>>,
+    },
+    /// Open exceptions by code, and how today stands.
+    Tally {
+        /// The answer.
+        reply: Reply<Tally>,
     },
     /// Journal an `exception_change`; `None` for an id that is not known.
     ChangeException {
@@ -187,6 +194,11 @@ impl AgentHandle {
         self.ask(|reply| Request::Exceptions { all, reply }).await
     }
 
+    /// What metrics count on demand.
+    pub async fn tally(&self) -> Result<Tally, Refused> {
+        self.ask(|reply| Request::Tally { reply }).await
+    }
+
     /// Journals an `exception_change`; `None` for an id that is not known.
     pub async fn change_exception(
         &self,
@@ -274,6 +286,32 @@ impl AgentHandle {
         })?;
         answer.await.unwrap_or(Err(Refused::Unanswered))
     }
+}
+
+/// What metrics count on demand, since it takes a look at every exception.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// By code.
+    pub exceptions: Vec<OpenExceptions>,
+    /// How today's close stands.
+    pub today: Standing,
+}
+
+/// Open exceptions of one code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenExceptions {
+    /// Stable; `other` for all codes of software that this one does not know.
+    pub code: &'static str,
+    /// Who has to look.
+    pub class: Class,
+    /// How much it matters.
+    pub severity: Severity,
+    /// The queue of those who deal with it.
+    pub owner: &'static str,
+    /// How many.
+    pub open: u64,
+    /// Seconds since the oldest was found.
+    pub oldest_s: u64,
 }
 
 /// Figures of the spool since the start, without a lock.

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use counterfoil_proto::record::Flag;
+use counterfoil_telemetry::metrics::Durations;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -429,4 +430,7 @@ pub struct Status {
     pub duplicates: u64,
     /// Conflicts answered since the start.
     pub conflicts: u64,
+    /// How long group commits took; shown in metrics alone.
+    #[serde(skip)]
+    pub commits: Durations,
 }

@@ -12,6 +12,8 @@ use std::time::Duration;
 use counterfoil_proto::codec::Encoding;
 use counterfoil_proto::id::{AgentId, Source, StoreId};
 use counterfoil_proto::record::Context;
+use counterfoil_telemetry::log::{LogConfig, Output};
+use counterfoil_telemetry::trace;
 use jiff::civil;
 use jiff::tz::TimeZone;
 
@@ -71,8 +73,8 @@ pub struct Config {
     pub encoding: Encoding,
     /// The buffer.
     pub journal: JournalConfig,
-    /// `error`, `warn`, `info`, `debug` or `trace`.
-    pub log_level: String,
+    /// The log, and traces.
+    pub log: LogConfig,
     written: Written,
 }
 
@@ -120,6 +122,8 @@ pub struct IngressConfig {
     pub queue_max: usize,
     /// What documents of other systems are mapped by.
     pub profiles: Profiles,
+    /// Certificate files whose expiry metrics tell, by what they are for.
+    pub certificates: Vec<(&'static str, PathBuf)>,
 }
 
 /// `[spool]`
@@ -262,7 +266,7 @@ impl Check<'_> {
                 Encoding::Postcard
             },
             journal,
-            log_level: self.written.text("log.level")?.to_owned(),
+            log: self.log()?,
             written: Written::default(),
         })
     }
@@ -348,6 +352,7 @@ impl Check<'_> {
             drain_timeout: self.duration("ingress.drain_timeout"),
             queue_max: self.count("ingress.queue_max"),
             profiles,
+            certificates: self.path("mqtt.cert_file").map(|file| ("mqtt", file)).into_iter().collect(),
         })
     }
 
@@ -420,6 +425,16 @@ impl Check<'_> {
             free_bytes_min: self.written.number("journal.free_bytes_min"),
             checkpoint_interval: self.duration("journal.checkpoint_interval"),
         }
+    }
+
+    fn log(&mut self) -> Option<LogConfig> {
+        let otlp_endpoint = self.parse("log.otlp_endpoint", trace::endpoint);
+        Some(LogConfig {
+            level: self.written.text("log.level")?.to_owned(),
+            output: self.written.text("log.output").and_then(Output::from_name)?,
+            lines_max: self.written.number("log.lines_max"),
+            otlp_endpoint,
+        })
     }
 
     fn parse<T, E: fmt::Display>(&mut self, name: &str, read: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use counterfoil_config::tls::ClientFiles;
 use counterfoil_proto::time::{ClockQuality, WallTime};
+use counterfoil_telemetry::certificate::expires_at;
 use rustls::pki_types::ServerName;
 use serde::Serialize;
 
@@ -34,6 +35,10 @@ const SYNC_BAD_MS: u64 = 500;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// eMMC: tenths of the life that are used up; from here on the card should be replaced.
 const WEAR_TENTHS_MAX: u8 = 8;
+
+const DAY_MS: i64 = 86_400_000;
+/// Days before a certificate's end from which on somebody should see to it.
+const EXPIRY_DAYS_MIN: i64 = 7;
 
 /// How something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -103,7 +108,7 @@ pub fn examine(config: &Config, token_file: Option<&Path>, env: &Env, on_check: 
         add(vec![wear(Path::new("/sys"), &config.data_dir)]);
     }
     add(vec![clock(env, newest(&config.data_dir))]);
-    add(certificates(config));
+    add(certificates(config, env));
     add(line(config));
     add(vec![agent(config, token_file)]);
     checks
@@ -272,16 +277,39 @@ fn clock(env: &Env, journal: WallTime) -> Check {
     }
 }
 
-fn certificates(config: &Config) -> Vec<Check> {
+fn certificates(config: &Config, env: &Env) -> Vec<Check> {
     const SUBJECT: &str = "Certificates";
     let Some(files) = &config.mqtt.tls else { return Vec::new() };
-    match files.read() {
-        Ok(_) => vec![Check::good(SUBJECT, "are readable and fit their key")],
-        Err(error) => {
-            let advice =
-                "Without them head office is not reached; sales go on. Put the files in place, or have new ones made.";
-            vec![Check::of(SUBJECT, Health::Bad, error.to_string(), advice)]
-        }
+    if let Err(error) = files.read() {
+        let advice =
+            "Without them head office is not reached; sales go on. Put the files in place, or have new ones made.";
+        return vec![Check::of(SUBJECT, Health::Bad, error.to_string(), advice)];
+    }
+    let named = [Some(files.ca_file.as_path()), files.identity.as_ref().map(|identity| identity.cert_file.as_path())];
+    let of_file = |file: &Path| match expires_at(file) {
+        Some(at) => validity(file, at, env.wall()),
+        None => Check::of(
+            SUBJECT,
+            Health::Unknown,
+            format!("{} has no date that can be read", file.display()),
+            "Look at it.",
+        ),
+    };
+    named.into_iter().flatten().map(of_file).collect()
+}
+
+/// Whether a certificate is valid for long enough, by this box's clock.
+fn validity(file: &Path, expires_s: i64, now: WallTime) -> Check {
+    let until = WallTime(expires_s.saturating_mul(1_000));
+    let found = format!("{} is readable, fits, and is valid until {}", file.display(), until.to_rfc3339());
+    let days = (until.0 - now.0) / DAY_MS;
+    if until <= now {
+        let advice = "Head office is not reached with it; sales go on. Have a new one made.";
+        return Check::of("Certificates", Health::Bad, found, advice);
+    }
+    match days {
+        EXPIRY_DAYS_MIN.. => Check::good("Certificates", found),
+        _ => Check::of("Certificates", Health::Warning, found, "That is soon: have a new one made."),
     }
 }
 
@@ -410,6 +438,15 @@ mod tests {
         assert_eq!(
             [(1, 3), (1, 900), (60, 90), (700, 900)].map(|(median, worst)| judge_speed(median, worst).health),
             [Health::Good, Health::Warning, Health::Warning, Health::Bad]
+        );
+    }
+
+    #[test]
+    fn a_certificate_is_told_of_before_it_ends() {
+        let health = |days: i64| validity(Path::new("agent.pem"), days * 86_400, WallTime(0)).health;
+        assert_eq!(
+            [-1, 0, 1, 6, 7, 90].map(health),
+            [Health::Bad, Health::Bad, Health::Warning, Health::Warning, Health::Good, Health::Good]
         );
     }
 

@@ -117,6 +117,14 @@ impl Env {
         }
     }
 
+    /// The same clock in microseconds, for measuring.
+    pub fn micros(&self) -> u64 {
+        match &self.source {
+            Source::Box { .. } => microseconds(ClockId::Monotonic),
+            Source::Script(script) => script.monotonic_ms.load(Ordering::SeqCst).saturating_mul(1_000),
+        }
+    }
+
     /// This boot.
     pub const fn boot_id(&self) -> BootId {
         self.boot_id
@@ -181,9 +189,12 @@ impl Script {
 }
 
 fn milliseconds(clock: ClockId) -> u64 {
+    microseconds(clock) / 1_000
+}
+
+fn microseconds(clock: ClockId) -> u64 {
     let time = clock_gettime(clock);
-    let milliseconds = time.tv_sec.saturating_mul(1_000).saturating_add(time.tv_nsec / 1_000_000);
-    u64::try_from(milliseconds).unwrap_or(0)
+    u64::try_from(time.tv_sec.saturating_mul(1_000_000).saturating_add(time.tv_nsec / 1_000)).unwrap_or(0)
 }
 
 /// A decimal number at compile time; anything else counts as 0, which only means that the build vouches for nothing.

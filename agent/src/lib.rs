@@ -28,12 +28,14 @@ pub mod supervise;
 pub mod uplink;
 pub mod verify;
 
+use counterfoil_telemetry::log::{self, Teller};
+
 /// Name and version, as hellos, presence and records say it.
 pub const SOFTWARE: &str = concat!("counterfoil ", env!("CARGO_PKG_VERSION"));
 
 /// Sets up log and TLS and runs the agent on a runtime of its own, until it is told to stop.
 pub fn run(config: config::Config) -> Result<(), error::ExitError> {
-    supervise::set_up(&config.log_level);
+    supervise::set_up_tls();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         // Judging large bodies and reading batches. Each thread has heap of its own; more of them only take memory.
@@ -41,7 +43,11 @@ pub fn run(config: config::Config) -> Result<(), error::ExitError> {
         .enable_all()
         .build();
     let runtime = runtime.map_err(|error| error::ExitError::Disk(Box::new(error)))?;
+    let teller =
+        Teller { program: "counterfoil", version: env!("CARGO_PKG_VERSION"), instance: config.source.to_string() };
+    let traces = runtime.block_on(async { log::set_up(&config.log, &teller) });
     let result = runtime.block_on(supervise::run(config));
+    traces.end();
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     result
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use counterfoil_telemetry::log;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info};
@@ -89,6 +90,7 @@ async fn tick(handle: AgentHandle) {
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while handle.tick().is_ok() {
+        log::tell_suppressed();
         interval.tick().await;
     }
 }
@@ -108,14 +110,8 @@ async fn signalled() {
     service::stopping();
 }
 
-/// The log goes to stderr, control characters escaped; payloads never reach it. ring is the only crypto provider.
-pub fn set_up(log_level: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_new(format!("{log_level},sled=warn,rumqttc=warn"))
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
-    if logging.try_init().is_err() {
-        tracing::debug!("a log is set up already");
-    }
+/// ring is the only crypto provider.
+pub fn set_up_tls() {
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::debug!("a crypto provider is set up already");
     }

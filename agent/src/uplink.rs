@@ -14,6 +14,7 @@ use counterfoil_proto::message::{Down, Hello, Presence};
 use counterfoil_proto::sync::sender::{Command, Sender};
 use counterfoil_proto::time::{ClockQuality, Moment, WallTime};
 use counterfoil_proto::topic::{Topics, Up};
+use counterfoil_telemetry::follow;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
@@ -259,9 +260,11 @@ impl Uplink {
         let batch = self.packing(move |packer| packer.pack(session, first, records_max, plain)).await??;
         let key = first.lane_key();
         match batch {
-            Packed::Batch { range, bytes, digests } => {
+            Packed::Batch { range, bytes, digests, names } => {
                 let count = bytes.len();
+                let followed = follow::begin("sent", names);
                 connection.publish(&self.topics.up(Up::Batch(first.lane)), bytes, false).await?;
+                followed.done();
                 sender.handle_sent(key, range, count, &digests, self.env.moment());
             }
             Packed::Damaged { segment } => {

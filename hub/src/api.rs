@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -35,11 +36,12 @@ mod answers;
 mod delays;
 mod fleet;
 mod lookup;
-mod metrics;
+pub mod metrics;
 mod problem;
 mod reconciliation;
 mod records;
 mod returns;
+pub mod standings;
 pub mod tokens;
 mod totals;
 
@@ -72,6 +74,10 @@ pub struct Sources {
     pub tokens: Option<Tokens>,
     /// The region of a store.
     pub regions: BTreeMap<String, String>,
+    /// How the stores' days stood at the last look.
+    pub standings: watch::Receiver<Vec<standings::DayStanding>>,
+    /// Certificates that metrics watch, by what they are for.
+    pub certificates: Vec<(&'static str, PathBuf)>,
 }
 
 type Answer = Result<Response, Problem>;

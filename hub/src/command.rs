@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser, Subcommand};
 use counterfoil_proto::id::{AgentId, Lane, PublicKey, Source, StoreId};
 use counterfoil_proto::time::WallTime;
+use counterfoil_telemetry::log::{self, LogConfig, Output, Teller};
 
 use crate::config::{Config, LedgerConfig, Place};
 use crate::error::ExitError;
@@ -116,11 +117,14 @@ pub(crate) fn execute(arguments: impl IntoIterator<Item = std::ffi::OsString>) -
         Command::CheckConfig { file } => Ok(Config::load(&file)?.to_string()),
         Command::Run { config } => {
             let config = Config::load(&config)?;
-            log_to_stderr(&config);
-            runtime()?.block_on(async {
+            let runtime = runtime()?;
+            let traces = runtime.block_on(async { log::set_up(&config.log, &teller(&config)) });
+            let ended = runtime.block_on(async {
                 let stop = stop_signal();
                 run::run(config, stop).await
-            })?;
+            });
+            traces.end();
+            ended?;
             Ok(String::new())
         }
         Command::Import { config, file, public_key } => {
@@ -212,15 +216,15 @@ fn runtime() -> Result<tokio::runtime::Runtime, ExitError> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ExitError::Runtime)
 }
 
+/// What a command for people tells beside its answer.
 fn log_to_stderr(config: &Config) {
-    let level = &config.log_level;
-    let is_plain = ["error", "warn", "info", "debug", "trace"].contains(&level.as_str());
-    // The embedded broker is noisy about ordinary ends of connections.
-    let filter = if is_plain { format!("{level},rumqttd=error") } else { level.clone() };
-    let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_default();
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
-    // Where a test or an embedding program has one already, that one stays.
-    drop(subscriber.try_init());
+    let plain = LogConfig { output: Output::Stderr, otlp_endpoint: None, ..config.log.clone() };
+    drop(log::set_up(&plain, &teller(config)));
+}
+
+fn teller(config: &Config) -> Teller {
+    let (program, version) = ("counterfoil-hub", env!("CARGO_PKG_VERSION"));
+    Teller { program, version, instance: config.mqtt.client_id.clone() }
 }
 
 /// Completes at SIGTERM or SIGINT.

@@ -12,6 +12,8 @@ use counterfoil_config::key::{Form, Key, Presence, key};
 use counterfoil_config::tls::{ClientFiles, Identity};
 use counterfoil_config::written::{Fault, Origin, Schema, Written};
 use counterfoil_proto::topic;
+use counterfoil_telemetry::log::{LogConfig, Output};
+use counterfoil_telemetry::trace;
 
 use crate::api::tokens::Tokens;
 use crate::ledger::SafeWhen;
@@ -104,9 +106,27 @@ const KEYS: &[Key] = &[
     key("broker.listen", Text, Default("127.0.0.1:1883"), "address and port of the embedded broker; loopback only"),
     key(
         "log.level",
-        Text,
+        Choice(&["error", "warn", "info", "debug", "trace"]),
         Default("info"),
-        "error, warn, info, debug or trace; or filters such as counterfoil_hub=debug",
+        "error, warn, info, debug or trace; documents are never logged",
+    ),
+    key(
+        "log.output",
+        Choice(Output::NAMES),
+        Default("auto"),
+        "auto: systemd's journal, with fields, where that is what stderr leads to, else text on stderr",
+    ),
+    key(
+        "log.lines_max",
+        Count { unit: "lines", min: 1, max: 1_000_000 },
+        Default("120"),
+        "of a minute from one place in the program; more are counted, and told as a number",
+    ),
+    key(
+        "log.otlp_endpoint",
+        Text,
+        Optional,
+        "an OpenTelemetry collector that takes traces by HTTP, http://host:4318; needs a hub built with the feature otlp",
     ),
 ];
 
@@ -146,8 +166,8 @@ pub struct Config {
     pub exceptions: Routes,
     /// Where the embedded broker listens, if there is one.
     pub broker: Option<SocketAddr>,
-    /// What goes to stderr.
-    pub log_level: String,
+    /// The log, and traces.
+    pub log: LogConfig,
     shown: String,
 }
 
@@ -277,7 +297,7 @@ impl Check<'_> {
         if is_embedded && listen.is_some_and(|listen| !listen.ip().is_loopback()) {
             self.fault("broker.listen", "is not a loopback address; the embedded broker has neither TLS nor passwords, so run a broker of its own for other machines");
         }
-        let log_level = self.text("log.level").unwrap_or("info").to_owned();
+        let log = self.log();
         let shown = self.shown();
         match (mqtt, ledger, api, exceptions) {
             (Some(mut mqtt), Some(ledger), Some(api), Some(exceptions)) if self.faults.is_empty() => {
@@ -285,10 +305,23 @@ impl Check<'_> {
                     // The embedded broker has one hub, and its shared subscriptions are not to be relied upon.
                     mqtt.share_group = None;
                 }
-                Ok(Config { mqtt, ledger, api, exceptions, broker: listen.filter(|_| is_embedded), log_level, shown })
+                Ok(Config { mqtt, ledger, api, exceptions, broker: listen.filter(|_| is_embedded), log, shown })
             }
             _ => Err(ConfigError::Faults(self.faults)),
         }
+    }
+
+    fn log(&mut self) -> LogConfig {
+        let otlp_endpoint = match self.text("log.otlp_endpoint").map(trace::endpoint) {
+            Some(Err(expected)) => {
+                self.fault("log.otlp_endpoint", &format!("must be {expected}"));
+                None
+            }
+            found => found.and_then(Result::ok),
+        };
+        let output = self.text("log.output").and_then(Output::from_name).unwrap_or(Output::Auto);
+        let level = self.text("log.level").unwrap_or("info").to_owned();
+        LogConfig { level, output, lines_max: self.written.number("log.lines_max"), otlp_endpoint }
     }
 
     fn mqtt(&mut self) -> Option<MqttConfig> {

@@ -49,8 +49,8 @@ pub(crate) use seals::Seal;
 pub use sql::{Database, Work};
 pub use view::{
     Ageing, AgentView, By, Cursor, DayDocument, DayView, DelayQuery, DelayView, EntryView, ExceptionFilter,
-    ExceptionView, FleetStore, FleetView, Gauges, Ground, LaneView, Lookup, LookupQuery, PageQuery, RecordsPage,
-    ReturnView, ReturnsQuery, SealView, StockView, TillNumbers, TotalsRow,
+    ExceptionView, FleetStore, FleetView, Gauges, Ground, LaneView, Lookup, LookupQuery, OpenOfCode, PageQuery,
+    RecordsPage, ReturnView, ReturnsQuery, SealView, StockView, TillNumbers, TotalsRow, Waits,
 };
 pub use watch::Beat;
 
@@ -244,6 +244,8 @@ pub trait Ledger: Debug + Send + Sync {
     fn stock<'a>(&'a self, store_id: &'a str) -> Work<'a, Vec<StockView>>;
     /// Counts for metrics and readiness.
     fn gauges(&self) -> Work<'_, Gauges>;
+    /// What waits in the ledger, and since when.
+    fn waits(&self) -> Work<'_, Waits>;
     /// The cursor at a position, or at the last that was given.
     fn cursor(&self, position: Option<u64>) -> Work<'_, Cursor>;
 }

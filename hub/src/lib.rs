@@ -17,6 +17,7 @@ mod command;
 pub mod config;
 pub mod env;
 pub mod error;
+mod following;
 mod import;
 pub mod ledger;
 pub mod mqtt;

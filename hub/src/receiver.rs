@@ -7,10 +7,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use counterfoil_proto::codec::{self, CodecError};
-use counterfoil_proto::id::{Digest, LaneKey, Seq, SessionId, Source};
+use counterfoil_proto::id::{Digest, LaneKey, RecordKey, Seq, SessionId, Source};
 use counterfoil_proto::limits::{
     HELLO_EPOCHS_MAX, HELLO_GONE_MAX, MARKS_MAX, POSITIONS_ITEMS_MAX, WINDOW_BATCHES_MAX, WINDOW_SEQS_MAX,
 };
@@ -19,9 +18,11 @@ use counterfoil_proto::message::{
 };
 use counterfoil_proto::time::Moment;
 use counterfoil_proto::topic::Up;
+use counterfoil_telemetry::log;
 use tokio::sync::{mpsc, watch};
 
 use crate::env;
+use crate::following;
 use crate::ledger::{Arrival, DueReplay, Ledger, LedgerError, Taken};
 use crate::mqtt::{Incoming, Outlet, QUEUE_MESSAGES_MAX};
 use crate::run::stopped;
@@ -234,11 +235,18 @@ impl Receiver {
     /// Stores a group, then acknowledges it.
     async fn store(&mut self, group: &[Arrival]) -> Result<(), Stopping> {
         let begun = env::micros();
+        let records = group.iter().flat_map(|arrival| {
+            let first = arrival.batch.head.first;
+            let keyed = (first.seq.0..).zip(&arrival.batch.records);
+            keyed.map(move |(seq, stored)| (RecordKey { seq: Seq(seq), ..first }, stored.as_slice()))
+        });
+        let followed = following::begin("stored", records);
         let ledger = Arc::clone(&self.ledger);
         let Some(taken) = insist!(self, ledger.take(group)) else { return self.store_apart(group).await };
+        followed.done();
         let counters = &self.counters;
         let took = env::micros().saturating_sub(begun);
-        counters.last_commit_us.store(took, Ordering::Relaxed);
+        counters.committed(took);
         add(&counters.groups, 1);
         add(&counters.batches, u64::try_from(group.len()).unwrap_or(0));
         add(&counters.records, taken.stored);
@@ -390,6 +398,7 @@ impl Receiver {
 
     async fn tick(&mut self) -> Result<(), Stopping> {
         self.ticks = self.ticks.wrapping_add(1);
+        log::tell_suppressed();
         self.queued = 0;
         if self.ticks.is_multiple_of(60) {
             self.rejects_left = REJECTS_A_MINUTE;

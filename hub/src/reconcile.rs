@@ -28,6 +28,21 @@ pub enum Verdict {
     Short,
 }
 
+impl Verdict {
+    /// As answers show it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Matched => "matched",
+            Self::Unknown => "unknown",
+            Self::Open => "open",
+            Self::Pending => "pending",
+            Self::LateAfterClose => "late_after_close",
+            Self::Over => "over",
+            Self::Short => "short",
+        }
+    }
+}
+
 /// Sums in one currency; amounts in minor units.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sums {

@@ -91,6 +91,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
     let (posted, last_position) = watch::channel(0_u64);
     let counters = Arc::new(Counters::default());
     let (line, incoming, outlet) = Line::new(config.mqtt.clone());
+    let (judged, standings) = watch::channel(Vec::new());
+    let certificate = config.mqtt.tls.as_ref().and_then(|tls| tls.identity.as_ref());
     let sources = Arc::new(Sources {
         ledger: Arc::clone(&ledger),
         counters: Arc::clone(&counters),
@@ -99,11 +101,15 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
         posted: last_position,
         tokens: config.api.tokens.clone(),
         regions: config.exceptions.regions.clone(),
+        standings,
+        certificates: certificate.map(|identity| ("mqtt", identity.cert_file.clone())).into_iter().collect(),
     });
     let receiver = Receiver::new(Arc::clone(&ledger), outlet, counters, stored, stopped.clone());
     let mut parts: JoinSet<&'static str> = JoinSet::new();
     parts.spawn(named("The line to the broker", line.run()));
     parts.spawn(named("The receiver", receiver.run(incoming)));
+    parts
+        .spawn(named("Looking at the stores' days", api::standings::run(Arc::clone(&ledger), judged, stopped.clone())));
     // Ends when the receiver does, which holds what wakes it.
     parts.spawn(named("The poster", posting::run(ledger, wake, posted)));
     if !config.exceptions.routes.is_empty() {

@@ -325,6 +325,7 @@ mod when;
 pub use accept::{identity_of_document, identity_of_transaction, prepare};
 pub use card::mask_cards;
 pub use facts::{FactsError, facts};
+pub use inspect::is_trace_parent;
 pub use schema::json_schema;
 
 /// Whether tills send documents of this kind, so that there is a schema of them.

@@ -242,6 +242,17 @@ async fn hub_away(shop: &mut Shop) {
     shop.sells().await;
     let words = shop.machine.property("counterfoil", "StatusText");
     assert!(words.contains("no connection to the broker"), "{words}");
+    // What it tells is in the journal by fields, and whole in the message.
+    let told = "journalctl --no-pager --output=json --unit=counterfoil TARGET=counterfoil::uplink";
+    let told = shop.machine.must(told);
+    let line = told.lines().rfind(|line| line.contains("uplink down")).expect("the line went down");
+    let line: serde_json::Value = serde_json::from_str(line).expect("a line of the journal");
+    let reason = line["REASON"].as_str().expect("a field of its own");
+    assert!(line["MESSAGE"].as_str().is_some_and(|message| message.contains(reason)), "{line}");
+    assert!(
+        line["PRIORITY"] == "6" && line["CODE_FILE"].as_str().is_some_and(|file| file.ends_with("uplink.rs")),
+        "{line}"
+    );
     shop.machine.must("systemctl start counterfoil-hub");
 }
 

@@ -3,6 +3,8 @@
 //! Invariant: a rule holds for every file; an exception stands here by name, with its reason, or there is none. Needles are put together from
 //! parts, so that this file does not find itself.
 
+mod observed;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

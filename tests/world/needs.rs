@@ -61,6 +61,11 @@ pub const DPKG_SHLIBDEPS: Need = Need { program: "dpkg-shlibdeps", package: "dpk
 /// What strips a program.
 pub const STRIP: Need = Need { program: "strip", package: "binutils", places: SYSTEM_PLACES };
 
+/// What judges alerts and figures.
+pub const PROMTOOL: Need = Need { program: "promtool", package: "prometheus", places: SYSTEM_PLACES };
+/// What gathers figures and evaluates expressions over them.
+pub const PROMETHEUS: Need = Need { program: "prometheus", package: "prometheus", places: SYSTEM_PLACES };
+
 const SYSTEM_PLACES: &[&str] = &["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 const POSTGRES_PLACES: &[&str] = &["/usr/lib/postgresql/*/bin"];
 

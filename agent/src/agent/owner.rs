@@ -11,8 +11,9 @@ use std::time::Duration;
 use counterfoil_proto::message::Mark;
 use counterfoil_proto::planted::{self, Bug};
 use counterfoil_proto::time::{Moment, WallTime};
+use counterfoil_telemetry::trace;
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::group::{Group, Stager, StagingError, counted};
 use super::notes::{self, Note};
@@ -233,6 +234,7 @@ impl Owner {
             Request::Stock { item_id, reply } => later.push(Question::Stock { item_id, reply }),
             Request::Receipt { identity, reply } => later.push(Question::Receipt { identity, reply }),
             Request::Day { business_day_date, reply } => later.push(Question::Day { business_day_date, reply }),
+            Request::Tally { reply } => later.push(Question::Tally { reply }),
             Request::Exceptions { all, reply } => later.push(Question::Exceptions { all, reply }),
             Request::Positions { reply } => later.push(Question::Positions { reply }),
             Request::Marks { marks } => self.acknowledge(&marks),
@@ -309,11 +311,13 @@ impl Owner {
     /// Writes, syncs and folds what is staged.
     fn commit(&mut self, group: &mut Group) -> Result<(), StagingError> {
         if self.journal.has_staged() {
+            let begun_us = self.env.micros();
             self.journal.commit(self.env.wall())?;
+            self.reporter.committed(Duration::from_micros(self.env.micros().saturating_sub(begun_us)));
         }
         for staged in &group.records {
             self.state.apply(staged.position.0, staged.key, &staged.record, &staged.facts);
-            tell_flags(staged.key, &staged.record.envelope);
+            tell(staged.key, &staged.record.envelope);
             self.wall_newest = self.wall_newest.max(staged.record.envelope.recorded_at);
         }
         group.folded();
@@ -530,11 +534,13 @@ impl Owner {
     }
 }
 
-/// What a person will look for in the log: what was found, and by which name it is found elsewhere.
-fn tell_flags(key: RecordKey, envelope: &Envelope) {
+/// What a person will look for in the log: a record by its names, and what was found in it.
+fn tell(key: RecordKey, envelope: &Envelope) {
+    let trace_id = envelope.traceparent.as_deref().and_then(trace::trace_id);
+    debug!(record = %key.correlation_id(), correlation_id = envelope.correlation_id, trace_id, "recorded");
     for flag in &envelope.flags {
         let correlation_id = envelope.correlation_id.as_deref().unwrap_or_default();
-        info!(code = %flag.code, correlation_id, record = %key.correlation_id(), "found in a record");
+        info!(code = %flag.code, correlation_id, trace_id, record = %key.correlation_id(), "found in a record");
     }
 }
 

@@ -4,10 +4,12 @@
 //! record, not once per look.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use counterfoil_proto::id::{Lane, RecordKey};
 use counterfoil_proto::record::{Context, Record};
 use counterfoil_proto::time::{ClockQuality, Moment, WallTime};
+use counterfoil_telemetry::metrics::Durations;
 
 use super::group::age_s;
 use super::owner::{Mode, Owner};
@@ -28,6 +30,7 @@ pub(super) struct Reporter {
     recorded: u64,
     duplicates: u64,
     conflicts: u64,
+    commits: Durations,
     oldest: BTreeMap<Lane, (RecordKey, WallTime)>,
 }
 
@@ -58,6 +61,16 @@ impl Reporter {
             };
             *counter = counter.saturating_add(1);
         }
+    }
+
+    /// Counts a group commit.
+    pub(super) fn committed(&mut self, took: Duration) {
+        self.commits.add(took);
+    }
+
+    /// The business day that it is in this store.
+    pub(super) fn business_day(&self, wall: WallTime) -> String {
+        self.context.as_ref().map(|context| context.business_day(wall)).unwrap_or_default()
     }
 
     /// The snapshot.
@@ -101,12 +114,13 @@ impl Reporter {
             }
             .to_owned(),
             time: wall.to_rfc3339(),
-            business_day_date: self.context.as_ref().map(|context| context.business_day(wall)).unwrap_or_default(),
+            business_day_date: self.business_day(wall),
             uptime_s: now.since_ms(self.started) / 1_000,
             open_exceptions: owner.state.open_exceptions(),
             recorded: self.recorded,
             duplicates: self.duplicates,
             conflicts: self.conflicts,
+            commits: self.commits.clone(),
         }
     }
 

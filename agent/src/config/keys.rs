@@ -232,6 +232,24 @@ pub const KEYS: &[Key] = &[
         "log.level",
         Choice(&["error", "warn", "info", "debug", "trace"]),
         Default("info"),
-        "What goes to stderr; documents never do",
+        "What is told; documents never are",
+    ),
+    key(
+        "log.output",
+        Choice(&["auto", "stderr", "journald"]),
+        Default("auto"),
+        "auto: systemd's journal, with fields, where that is what stderr leads to, else text on stderr",
+    ),
+    key(
+        "log.lines_max",
+        Count { unit: "lines", min: 1, max: 1_000_000 },
+        Default("120"),
+        "Of a minute from one place in the program; more are counted, and told as a number, so that a flood does not fill the card",
+    ),
+    key(
+        "log.otlp_endpoint",
+        Text,
+        Optional,
+        "An OpenTelemetry collector that takes traces by HTTP, http://host:4318; the program must be built with the feature otlp",
     ),
 ];

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use axum::http::{HeaderMap, Uri};
+use counterfoil_proto::record::is_trace_parent;
 
 use super::reply::{Problem, problems};
 
@@ -233,6 +234,11 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         }
         (Some(_), Some(_)) => Err(bad_key()),
     }
+}
+
+/// The W3C trace context that a request comes in with; one that is not as the standard has it is nobody's.
+pub fn traceparent(headers: &HeaderMap) -> Option<&str> {
+    headers.get("traceparent")?.to_str().ok().filter(|text| is_trace_parent(text))
 }
 
 fn bad_key() -> Problem {

@@ -14,11 +14,12 @@ use super::admit::{self, DOCUMENTS_MAX};
 use super::body::discard_unasked;
 use super::reply::{Problem, problems};
 use super::route::{Api, Asked};
-use super::submit::{Judged, settle};
+use super::submit::{self, Judged};
 use crate::legacy::{Form, Mapped, Profile, Profiles};
 
 /// Takes documents of another system.
 pub(super) async fn ingest(api: &Api, asked: Asked) -> Result<Response, Problem> {
+    let carried = submit::carried(&asked);
     let Asked { headers, path, body, peer, .. } = asked;
     let head = profile(&api.profiles, path.first()).and_then(|profile| {
         admit::plain_encoding(&headers)?;
@@ -53,7 +54,7 @@ pub(super) async fn ingest(api: &Api, asked: Asked) -> Result<Response, Problem>
         return Err(problems::UNREADABLE_BODY.detail("The body holds no transaction"));
     }
     let is_one = judged.len() == 1;
-    settle(api, judged, is_one).await
+    submit::settle(api, judged, is_one, carried).await
 }
 
 fn profile(profiles: &Profiles, name: Option<&String>) -> Result<Profile, Problem> {

@@ -1,14 +1,22 @@
 //! Counters of the ingress, and everything countable about the agent as Prometheus text.
 //!
-//! Invariant: names are for ever, each has its HELP and TYPE, and the number of series does not depend on what anybody sends.
+//! Invariant: every family of [`families`] is written, each time, and the number of series does not depend on what anybody sends.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use counterfoil_proto::message::WireVersion;
+use counterfoil_telemetry::metrics::{Exposition, Family};
+
 use super::route::ROUTES;
-use crate::agent::Spooled;
-use crate::answer::{LaneStatus, Status};
+use crate::agent::{Refusals, Spooled, Tally};
+use crate::answer::{LaneStatus, Standing, Status};
+use crate::journal::limits::FORMAT_VERSION;
+
+pub mod families;
+
+use families as f;
 
 /// The statuses that answers have; another one would count as the last.
 const STATUSES: [u16; 16] = [200, 201, 304, 400, 401, 403, 404, 405, 409, 413, 415, 422, 503, 507, 500, 0];
@@ -20,6 +28,7 @@ const CALLS: usize = ROUTES.len() + 1;
 #[derive(Debug)]
 pub struct Counters {
     answered: [[AtomicU64; STATUSES.len()]; CALLS],
+    refused: Refusals,
     connections: AtomicU64,
     given_up: AtomicU64,
     turned_away: AtomicU64,
@@ -29,6 +38,7 @@ impl Default for Counters {
     fn default() -> Self {
         Self {
             answered: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
+            refused: Refusals::default(),
             connections: AtomicU64::new(0),
             given_up: AtomicU64::new(0),
             turned_away: AtomicU64::new(0),
@@ -37,12 +47,15 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// Counts an answer to a call of [`ROUTES`], or to none.
-    pub fn answered(&self, route: Option<usize>, status: u16) {
+    /// Counts an answer to a call of [`ROUTES`], or to none, and the problem that it names.
+    pub fn answered(&self, route: Option<usize>, status: u16, problem: Option<&'static str>) {
         let of_route = self.answered.get(route.unwrap_or(ROUTES.len()));
         let column = STATUSES.iter().position(|known| *known == status).unwrap_or(STATUSES.len() - 1);
         if let Some(count) = of_route.and_then(|counts| counts.get(column)) {
             count.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(problem) = problem {
+            self.refused.count(problem);
         }
     }
 
@@ -62,199 +75,168 @@ impl Counters {
     }
 }
 
-/// The text. Label values are names of our own or checked names, so that none needs escaping.
-pub fn render(
-    status: &Status,
-    refused: &BTreeMap<&'static str, u64>,
-    spooled: &Spooled,
-    counters: &Counters,
-) -> String {
-    let mut text = Text(String::with_capacity(8 * 1024));
-    agent(&mut text, status, refused);
-    lanes(&mut text, status);
-    uplink_and_disk(&mut text, status);
-    ingress(&mut text, counters);
-    spool(&mut text, spooled);
-    text.0
+/// What the text is made of.
+#[derive(Debug)]
+pub struct Figures<'a> {
+    /// The newest snapshot.
+    pub status: &'a Status,
+    /// What is counted on demand; `None` where the journal's thread did not answer in time.
+    pub tally: Option<&'a Tally>,
+    /// Documents that were refused, by problem.
+    pub refused: &'a BTreeMap<&'static str, u64>,
+    /// The spool's.
+    pub spooled: &'a Spooled,
+    /// The ingress's.
+    pub counters: &'a Counters,
+    /// Certificates that are looked after, by what they are for.
+    pub certificates: &'a [(&'static str, PathBuf)],
 }
 
-fn agent(text: &mut Text, status: &Status, refused: &BTreeMap<&'static str, u64>) {
-    text.family("counterfoil_info", "gauge", "What runs here; always 1.");
-    text.sample(
-        "counterfoil_info",
-        &[("version", &status.version), ("store_id", &status.store_id), ("agent_id", &status.agent_id)],
-        1,
-    );
-    text.gauge("counterfoil_ready", "Whether documents are accepted.", u64::from(status.ready));
-    text.gauge("counterfoil_uptime_seconds", "Since the start.", status.uptime_s);
-    text.gauge(
-        "counterfoil_clock_synchronised",
-        "Whether the wall clock is vouched for.",
-        u64::from(status.clock == "synchronised"),
-    );
-    text.gauge("counterfoil_exceptions_open", "Exceptions that wait for a person.", status.open_exceptions);
-    text.counter("counterfoil_documents_recorded_total", "Documents recorded since the start.", status.recorded);
-    text.counter(
-        "counterfoil_documents_duplicate_total",
-        "Documents that had been recorded before.",
-        status.duplicates,
-    );
-    text.counter("counterfoil_documents_conflict_total", "Documents with the identity of another.", status.conflicts);
-    text.family(
-        "counterfoil_documents_refused_total",
-        "counter",
-        "Documents or bodies that were not recorded, by problem.",
-    );
-    for (problem, count) in refused {
-        text.sample("counterfoil_documents_refused_total", &[("problem", problem)], *count);
-    }
+/// The text.
+pub fn render(figures: &Figures<'_>) -> String {
+    let mut text = Exposition::default();
+    agent(&mut text, figures.status);
+    exceptions(&mut text, figures.status, figures.tally);
+    documents(&mut text, figures.status, figures.refused);
+    lanes(&mut text, figures.status);
+    uplink(&mut text, figures.status);
+    disk(&mut text, figures.status);
+    ingress(&mut text, figures.counters);
+    spool(&mut text, figures.spooled);
+    let expiry = figures.certificates.iter().filter_map(|(of, file)| {
+        let at = counterfoil_telemetry::certificate::expires_at(file)?;
+        Some(([*of], at))
+    });
+    text.samples(&f::CERTIFICATE, expiry);
+    text.value(&f::LOG_SUPPRESSED, counterfoil_telemetry::log::suppressed_total());
+    text.finish()
 }
 
-fn lanes(text: &mut Text, status: &Status) {
+fn agent(text: &mut Exposition, status: &Status) {
+    let [format, wire] = [FORMAT_VERSION, u16::from(WireVersion::NEWEST.0)].map(|version| version.to_string());
+    text.samples(&f::INFO, [([status.version.as_str(), &status.store_id, &status.agent_id, &format, &wire], 1)]);
+    text.value(&f::READY, u8::from(status.ready));
+    text.one_of(&f::MODE, &["accepting", "full", "drain_only"], Some(&status.mode));
+    text.value(&f::UPTIME, status.uptime_s);
+    text.value(&f::CLOCK_SYNCHRONISED, u8::from(status.clock == "synchronised"));
+    text.one_of(&f::CLOCK, &["synchronised", "unsynchronised", "behind"], Some(&status.clock));
+    text.value_if_known(&f::TIME, unix_s(&status.time));
+}
+
+fn unix_s(rfc3339: &str) -> Option<i64> {
+    rfc3339.parse().ok().map(jiff::Timestamp::as_second)
+}
+
+fn exceptions(text: &mut Exposition, status: &Status, tally: Option<&Tally>) {
+    text.value(&f::EXCEPTIONS_OPEN, status.open_exceptions);
+    let open = || {
+        let found = tally.into_iter().flat_map(|tally| &tally.exceptions);
+        found.map(|one| ([one.class.as_str(), one.code, one.severity.as_str(), one.owner], one))
+    };
+    text.samples(&f::EXCEPTIONS, open().map(|(labels, one)| (labels, one.open)));
+    text.samples(&f::EXCEPTIONS_AGE, open().map(|(labels, one)| (labels, one.oldest_s)));
+    let named = |standing| match standing {
+        Standing::Matched => "matched",
+        Standing::Unknown => "unknown",
+        Standing::Open => "open",
+        Standing::Over => "over",
+        Standing::Short => "short",
+    };
+    let all = ["matched", "unknown", "open", "over", "short"];
+    text.one_of(&f::DAY_STANDING, &all, tally.map(|tally| named(tally.today)));
+}
+
+fn documents(text: &mut Exposition, status: &Status, refused: &BTreeMap<&'static str, u64>) {
+    text.value(&f::RECORDED, status.recorded);
+    text.value(&f::DUPLICATES, status.duplicates);
+    text.value(&f::CONFLICTS, status.conflicts);
+    text.samples(&f::REFUSED, refused.iter().map(|(problem, count)| ([*problem], count)));
+}
+
+fn lanes(text: &mut Exposition, status: &Status) {
     type Of = fn(&LaneStatus) -> Option<u64>;
-    let families: [(&str, &str, Of); 6] = [
-        ("counterfoil_lane_head", "The last number that was given in the live epoch.", |lane| Some(lane.head)),
-        ("counterfoil_lane_sent", "The last number handed to MQTT in this session.", |lane| Some(lane.sent)),
-        ("counterfoil_lane_stored", "The last number that the hub committed, with all before it.", |lane| {
-            Some(lane.stored)
-        }),
-        ("counterfoil_lane_safe", "The last number in the hub's verified backup, with all before it.", |lane| {
-            Some(lane.safe)
-        }),
-        ("counterfoil_lane_waiting_records", "Records that the hub has not committed, of all epochs.", |lane| {
-            Some(lane.waiting)
-        }),
-        ("counterfoil_lane_oldest_unsent_age_seconds", "Age of the oldest of them; absent where none waits.", |lane| {
-            lane.oldest_unsent_age_s
-        }),
+    let families: [(&Family, Of); 6] = [
+        (&f::LANE_HEAD, |lane| Some(lane.head)),
+        (&f::LANE_SENT, |lane| Some(lane.sent)),
+        (&f::LANE_STORED, |lane| Some(lane.stored)),
+        (&f::LANE_SAFE, |lane| Some(lane.safe)),
+        (&f::LANE_WAITING, |lane| Some(lane.waiting)),
+        (&f::LANE_OLDEST, |lane| lane.oldest_unsent_age_s),
     ];
-    for (name, help, of) in families {
-        text.family(name, "gauge", help);
-        for (lane, standing) in &status.lanes {
-            if let Some(value) = of(standing) {
-                text.sample(name, &[("lane", lane)], value);
-            }
-        }
+    for (family, of) in families {
+        let samples = status.lanes.iter().filter_map(|(lane, standing)| Some(([lane.as_str()], of(standing)?)));
+        text.samples(family, samples);
     }
 }
 
-fn uplink_and_disk(text: &mut Text, status: &Status) {
-    let (uplink, disk) = (&status.uplink, &status.disk);
-    text.gauge(
-        "counterfoil_uplink_connected",
-        "Whether the broker accepted the connection.",
-        u64::from(uplink.connected),
-    );
-    text.gauge("counterfoil_uplink_welcomed", "Whether the hub answered in this session.", u64::from(uplink.welcomed));
-    text.counter(
-        "counterfoil_uplink_connections_total",
-        "Connections to the broker since the start.",
-        uplink.connections,
-    );
-    text.counter("counterfoil_uplink_batches_sent_total", "Batches published.", uplink.batches_sent);
-    text.counter("counterfoil_uplink_batches_resent_total", "Batches published again.", uplink.batches_resent);
-    text.counter("counterfoil_uplink_sent_bytes_total", "Bytes of batches after compression.", uplink.bytes_sent);
-    text.gauge(
-        "counterfoil_uplink_contested_lanes",
-        "Lanes under whose numbers the hub has records of another box.",
-        u64::try_from(uplink.contested_lanes).unwrap_or(u64::MAX),
-    );
-    text.gauge("counterfoil_journal_bytes", "The journal with its side files and ballast.", disk.journal_bytes);
-    text.gauge("counterfoil_journal_bytes_max", "What the journal may take.", disk.journal_bytes_max);
-    text.gauge("counterfoil_journal_segments", "Segments in the journal.", disk.segments);
-    text.gauge(
-        "counterfoil_journal_full",
-        "Whether new records are refused because the disk is full.",
-        u64::from(disk.full),
-    );
-    text.counter("counterfoil_journal_written_bytes_total", "Bytes written to journal files.", disk.bytes_written);
-    text.counter("counterfoil_journal_syncs_total", "Syncs of the journal.", disk.syncs);
-    text.gauge("counterfoil_disk_free_bytes", "Free bytes of the file system.", disk.free_bytes);
+fn uplink(text: &mut Exposition, status: &Status) {
+    let uplink = &status.uplink;
+    text.value(&f::UPLINK_CONNECTED, u8::from(uplink.connected));
+    text.value(&f::UPLINK_WELCOMED, u8::from(uplink.welcomed));
+    text.value(&f::UPLINK_ATTEMPTS, uplink.attempts);
+    text.value_if_known(&f::UPLINK_LAST_WORD, uplink.last_word_at.as_deref().and_then(unix_s));
+    text.value(&f::UPLINK_CONNECTIONS, uplink.connections);
+    text.value(&f::BATCHES_SENT, uplink.batches_sent);
+    text.value(&f::BATCHES_RESENT, uplink.batches_resent);
+    text.value(&f::BYTES_SENT, uplink.bytes_sent);
+    text.value(&f::CONTESTED, uplink.contested_lanes);
 }
 
-fn ingress(text: &mut Text, counters: &Counters) {
+fn disk(text: &mut Exposition, status: &Status) {
+    let disk = &status.disk;
+    text.value(&f::JOURNAL_BYTES, disk.journal_bytes);
+    text.value(&f::JOURNAL_BYTES_MAX, disk.journal_bytes_max);
+    text.value(&f::JOURNAL_SEGMENTS, disk.segments);
+    text.value(&f::JOURNAL_FULL, u8::from(disk.full));
+    text.value(&f::JOURNAL_WRITTEN, disk.bytes_written);
+    text.value(&f::JOURNAL_SYNCS, disk.syncs);
+    text.durations(&f::JOURNAL_COMMITS, &status.commits);
+    text.value(&f::DISK_FREE, disk.free_bytes);
+}
+
+fn ingress(text: &mut Exposition, counters: &Counters) {
     let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-    text.gauge("counterfoil_http_connections", "Open connections of tills.", read(&counters.connections));
-    text.counter(
-        "counterfoil_http_connections_given_up_total",
-        "Idle or slow connections that had to make room.",
-        read(&counters.given_up),
-    );
-    text.counter(
-        "counterfoil_http_connections_turned_away_total",
-        "Connections for which there was no room.",
-        read(&counters.turned_away),
-    );
-    text.family("counterfoil_http_responses_total", "counter", "Answers by call and status.");
-    for (index, of_route) in counters.answered.iter().enumerate() {
+    text.value(&f::HTTP_CONNECTIONS, read(&counters.connections));
+    text.value(&f::HTTP_GIVEN_UP, read(&counters.given_up));
+    text.value(&f::HTTP_TURNED_AWAY, read(&counters.turned_away));
+    let statuses = STATUSES.map(|status| status.to_string());
+    let answered = counters.answered.iter().enumerate().flat_map(|(index, of_route)| {
         let route = ROUTES.get(index).map_or("none", |route| route.path);
-        for (status, count) in STATUSES.iter().zip(of_route).filter(|(_, count)| read(count) > 0) {
-            text.sample(
-                "counterfoil_http_responses_total",
-                &[("route", route), ("status", &status.to_string())],
-                read(count),
-            );
-        }
-    }
+        statuses.iter().zip(of_route).map(move |(status, count)| ([route, status.as_str()], read(count)))
+    });
+    text.samples(&f::HTTP_RESPONSES, answered.filter(|(_, count)| *count > 0));
+    let refused = counters.refused.counts();
+    text.samples(&f::HTTP_REFUSED, refused.iter().map(|(problem, count)| ([*problem], count)));
 }
 
-fn spool(text: &mut Text, spooled: &Spooled) {
+fn spool(text: &mut Exposition, spooled: &Spooled) {
     let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-    text.counter(
-        "counterfoil_spool_files_taken_total",
-        "Files taken out of the spool directory.",
-        read(&spooled.taken),
-    );
-    text.counter(
-        "counterfoil_spool_files_refused_total",
-        "Files that ended in failed/: something in them was refused, or they held nothing.",
-        read(&spooled.refused),
-    );
-    text.counter(
-        "counterfoil_spool_documents_total",
-        "Documents in files that were answered, whatever the answer.",
-        read(&spooled.documents),
-    );
-    text.counter(
-        "counterfoil_spool_files_renamed_total",
-        "Files whose name was not UTF-8, taken under a name that is.",
-        read(&spooled.renamed),
-    );
-    text.gauge("counterfoil_spool_files_waiting", "Finished files that are not answered yet.", read(&spooled.waiting));
-    text.gauge(
-        "counterfoil_spool_oldest_file_age_seconds",
-        "Age of the oldest of them by its last change; 0 where none waits.",
-        read(&spooled.oldest_age_s),
-    );
+    text.value(&f::SPOOL_TAKEN, read(&spooled.taken));
+    text.value(&f::SPOOL_REFUSED, read(&spooled.refused));
+    text.value(&f::SPOOL_DOCUMENTS, read(&spooled.documents));
+    text.value(&f::SPOOL_RENAMED, read(&spooled.renamed));
+    text.value(&f::SPOOL_WAITING, read(&spooled.waiting));
+    text.value(&f::SPOOL_OLDEST, read(&spooled.oldest_age_s));
 }
 
-struct Text(String);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Text {
-    fn gauge(&mut self, name: &str, help: &str, value: u64) {
-        self.family(name, "gauge", help);
-        self.sample(name, &[], value);
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: u64) {
-        self.family(name, "counter", help);
-        self.sample(name, &[], value);
-    }
-
-    fn family(&mut self, name: &str, form: &str, help: &str) {
-        self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {form}\n"));
-    }
-
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
-        self.line(format_args!("{name}"));
-        for (index, (label, of)) in labels.iter().enumerate() {
-            let before = if index == 0 { '{' } else { ',' };
-            self.line(format_args!("{before}{label}=\"{of}\""));
-        }
-        self.line(format_args!("{} {value}\n", if labels.is_empty() { "" } else { "}" }));
-    }
-
-    fn line(&mut self, arguments: std::fmt::Arguments<'_>) {
-        self.0.write_fmt(arguments).expect("writing to a String does not fail");
+    #[test]
+    fn every_family_is_written_in_the_order_of_the_table_even_where_nothing_is_known() {
+        let figures = Figures {
+            status: &Status::default(),
+            tally: None,
+            refused: &BTreeMap::new(),
+            spooled: &Spooled::default(),
+            counters: &Counters::default(),
+            certificates: &[("mqtt", "/nowhere.pem".into())],
+        };
+        let text = render(&figures);
+        let written: Vec<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        let listed: Vec<&str> = families::FAMILIES.iter().map(|family| family.name).collect();
+        assert_eq!(written, listed);
     }
 }

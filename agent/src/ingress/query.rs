@@ -3,6 +3,7 @@
 //! Invariant: whatever is answered relies on synced records alone; that is the agent's word, nothing is kept here.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::extract::Query;
 use axum::http::{StatusCode, Uri};
@@ -10,15 +11,19 @@ use axum::response::Response;
 use counterfoil_proto::limits::IDENTIFIER_CHARS_MAX;
 use counterfoil_proto::record::flag::Change;
 use counterfoil_proto::record::{identity_of_document, identity_of_transaction, mask_cards};
+use counterfoil_telemetry::metrics::Exposition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::admit::{self, MediaType};
 use super::body::discard_unasked;
-use super::metrics;
+use super::metrics::{self, Figures};
 use super::reply::{self, FaultAnswer, PROBLEMS, Problem, problems};
 use super::route::{Api, Asked};
 use crate::answer::ReceiptAnswer;
+
+/// For what metrics have to ask the owner for; well below the ten seconds that Prometheus waits.
+const TALLY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Characters of a name or a reason in a resolution; it is a remark, not a report.
 const REMARK_CHARS_MAX: usize = 500;
@@ -196,9 +201,18 @@ pub(super) fn readyz(api: &Api) -> Result<Response, Problem> {
     }
 }
 
-pub(super) fn metrics(api: &Api) -> Response {
-    let text = metrics::render(&api.agent.status(), &api.agent.refused(), api.agent.spooled(), &api.counters);
-    reply::bytes_of(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
+pub(super) async fn metrics(api: &Api) -> Response {
+    // The figures are wanted most when the disk stalls, and with it the thread that is asked.
+    let tally = tokio::time::timeout(TALLY_PATIENCE, api.agent.tally()).await;
+    let text = metrics::render(&Figures {
+        status: &api.agent.status(),
+        tally: tally.ok().and_then(Result::ok).as_ref(),
+        refused: &api.agent.refused(),
+        spooled: api.agent.spooled(),
+        counters: &api.counters,
+        certificates: &api.certificates,
+    });
+    reply::bytes_of(StatusCode::OK, Exposition::CONTENT_TYPE, text)
 }
 
 fn path<const N: usize>(asked: &Asked) -> Result<[String; N], Problem> {

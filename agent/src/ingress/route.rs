@@ -3,6 +3,7 @@
 //!
 //! Invariant: a call that is not in [`ROUTES`] does not exist, and a status that a call can give stands beside it.
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
@@ -16,8 +17,10 @@ use axum::routing::{MethodFilter, on};
 use counterfoil_pages::{AGENT, File};
 use counterfoil_proto::record::flag::Change;
 use counterfoil_proto::record::{Context, Kind};
+use counterfoil_telemetry::trace;
+use tracing::{Instrument, Span};
 
-use super::admit::{Caller, Gate};
+use super::admit::{self, Caller, Gate};
 use super::body::{BodyBounds, discard_unasked};
 use super::metrics::Counters;
 use super::reply::{self, Slug, problems};
@@ -375,6 +378,8 @@ pub struct Api {
     pub bodies: BodyBounds,
     /// What was answered.
     pub counters: Arc<Counters>,
+    /// Certificates that metrics watch.
+    pub certificates: Vec<(&'static str, PathBuf)>,
     gate: Gate,
     openapi: OnceLock<Bytes>,
 }
@@ -388,6 +393,7 @@ impl Api {
             profiles: config.profiles.clone(),
             bodies: BodyBounds::new(config.body_bytes_max, config.bodies_bytes_max, config.body_timeout),
             counters,
+            certificates: config.certificates.clone(),
             gate: Gate::new(config.tokens.clone(), &config.allowed_hosts),
             openapi: OnceLock::new(),
         }
@@ -457,7 +463,7 @@ async fn answer(call: Call, State(api): State<Arc<Api>>, params: Params, request
         Call::Status => Ok(reply::json(StatusCode::OK, &*api.agent.status())),
         Call::Healthz => query::healthz(&api),
         Call::Readyz => query::readyz(&api),
-        Call::Metrics => Ok(query::metrics(&api)),
+        Call::Metrics => Ok(query::metrics(&api).await),
         Call::Page(file) => Ok(file.answer(&asked.headers)),
         Call::OpenApi => {
             let bytes = api.openapi.get_or_init(|| Bytes::from(openapi::document().to_string()));
@@ -478,8 +484,10 @@ async fn gate(State(api): State<Arc<Api>>, request: Request, next: Next) -> Resp
         Guard::Host => api.gate.admit_host(request.uri(), request.headers(), local).map(|()| Caller::Local),
         Guard::HostAndToken => api.gate.admit(request.uri(), request.headers(), local),
     };
+    let route = index.and_then(|index| ROUTES.get(index));
+    let span = route.filter(|route| route.post).map_or_else(Span::none, |route| span_of(route, request.headers()));
     let (caller, response) = match admitted {
-        Ok(caller) => (Some(caller), next.run(request).await),
+        Ok(caller) => (Some(caller), next.run(request).instrument(span.clone()).await),
         Err(problem) => {
             let (parts, body) = request.into_parts();
             discard_unasked(&parts.headers, body).await;
@@ -487,9 +495,29 @@ async fn gate(State(api): State<Arc<Api>>, request: Request, next: Next) -> Resp
         }
     };
     let status = response.status().as_u16();
-    api.counters.answered(index, status);
     let problem = response.extensions().get::<Slug>().map(|slug| slug.0);
-    let route = index.and_then(|index| ROUTES.get(index)).map_or("none", |route| route.path);
-    tracing::debug!(route, status, problem, ?caller, "answered");
+    api.counters.answered(index, status, problem);
+    span.record("http.response.status_code", status);
+    let route = route.map_or("none", |route| route.path);
+    span.in_scope(|| tracing::debug!(route, status, problem, ?caller, "answered"));
     response
+}
+
+/// What a write is followed by in log and traces. Reads have none: they are pages and probes, again and again.
+fn span_of(route: &Route, headers: &HeaderMap) -> Span {
+    let traceparent = admit::traceparent(headers);
+    let trace_id = traceparent.and_then(trace::trace_id);
+    let span = tracing::info_span!(
+        "request",
+        otel.name = tracing::field::Empty,
+        otel.kind = tracing::field::Empty,
+        http.route = route.path,
+        http.response.status_code = tracing::field::Empty,
+        trace_id
+    );
+    if trace::is_on() {
+        span.record("otel.name", route.path).record("otel.kind", "server");
+        trace::follow(&span, traceparent);
+    }
+    span
 }

@@ -11,17 +11,19 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use counterfoil_proto::record::flag::{IDENTITY_CONFLICT, finding};
 use counterfoil_proto::record::{Context, Flag, Kind, Prepared, prepare};
+use counterfoil_telemetry::trace;
 use schemars::JsonSchema;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserializer, Serialize};
 use serde_json::value::RawValue;
+use tracing::Span;
 
 use super::admit::{self, DOCUMENTS_MAX, MediaType};
 use super::body::{Held, discard_unasked};
 use super::query;
 use super::reply::{self, FaultAnswer, ManyAnswer, Problem, problems};
 use super::route::{Api, Asked};
-use crate::answer::{Forecast, Refused};
+use crate::answer::{Forecast, Outcome, Receipt, Refused};
 
 /// Bodies up to this are judged on the spot: about a millisecond's work, less than handing it over and back is worth.
 const JUDGED_HERE_BYTES_MAX: usize = 32 * 1024;
@@ -42,20 +44,34 @@ pub(super) type Judged = Result<Prepared, Problem>;
 
 /// Takes documents of `kind`.
 pub(super) async fn submit(api: &Api, kind: Kind, asked: Asked) -> Result<Response, Problem> {
+    let carried = carried(&asked);
     let read = read(api, asked).await.inspect_err(|problem| api.agent.count_refused(problem.slug()))?;
     let (documents, key, _held) = read;
     let is_one = matches!(documents, Documents::One(_));
     let judged = judge(&api.context, kind, documents, key).await?;
-    settle(api, judged, is_one).await
+    settle(api, judged, is_one, carried).await
+}
+
+/// The trace context that records of this request get where their documents state none: what is exported of the request, else what it
+/// came in with.
+pub(super) fn carried(asked: &Asked) -> Option<String> {
+    trace::context_of(&Span::current()).or_else(|| admit::traceparent(&asked.headers).map(str::to_owned))
 }
 
 /// Hands on what was judged good, and answers for all.
-pub(super) async fn settle(api: &Api, judged: Vec<Judged>, is_one: bool) -> Result<Response, Problem> {
+pub(super) async fn settle(
+    api: &Api,
+    judged: Vec<Judged>,
+    is_one: bool,
+    carried: Option<String>,
+) -> Result<Response, Problem> {
     let mut problems = Vec::with_capacity(judged.len());
     let mut prepared = Vec::with_capacity(judged.len());
     for judged in judged {
         match judged {
-            Ok(document) => {
+            Ok(mut document) => {
+                let traceparent = &mut document.envelope.traceparent;
+                *traceparent = traceparent.take().or_else(|| carried.clone());
                 prepared.push(document);
                 problems.push(None);
             }
@@ -73,6 +89,7 @@ pub(super) async fn settle(api: &Api, judged: Vec<Judged>, is_one: bool) -> Resu
         Ok(_) => return Ok(reply::refused(&Refused::Unanswered)),
         Err(refused) => return Ok(reply::refused(&refused)),
     };
+    outcomes.iter().for_each(told);
     let mut outcomes = outcomes.into_iter();
     let became = problems.into_iter().filter_map(|problem| match problem {
         Some(problem) => Some(Err(problem)),
@@ -85,6 +102,13 @@ pub(super) async fn settle(api: &Api, judged: Vec<Judged>, is_one: bool) -> Resu
     let mut answer = ManyAnswer::default();
     became.for_each(|became| answer.push(became));
     Ok(reply::json(StatusCode::OK, &answer))
+}
+
+/// Says what a till is told, by the record's name.
+fn told(outcome: &Outcome) {
+    let (Outcome::Recorded(receipt) | Outcome::Duplicate(receipt)) = outcome else { return };
+    let Receipt { epoch, lane, seq, duplicate, .. } = receipt;
+    tracing::debug!(record = %format_args!("{epoch}-{lane}-{seq}"), duplicate, "receipt given");
 }
 
 /// What validation found in one document.

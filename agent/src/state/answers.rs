@@ -19,9 +19,10 @@ use super::exceptions::{Exception, ExceptionId, Handled, finding_of};
 use super::standing::standings;
 use super::stock::UnitStock;
 use super::word::{Word, decimal_text};
+use crate::agent::OpenExceptions;
 use crate::answer::{
-    AsOf, CurrencyTotals, DayAnswer, DeclaredClose, DeclaredCurrency, ExceptionAnswer, StockAnswer, StockQuantity,
-    TaxTotal, TillTotals,
+    AsOf, CurrencyTotals, DayAnswer, DeclaredClose, DeclaredCurrency, ExceptionAnswer, Standing, StockAnswer,
+    StockQuantity, TaxTotal, TillTotals,
 };
 
 /// Stock of one item in one unit, for the snapshot that goes to the hub.
@@ -171,6 +172,32 @@ impl State {
         let id = ExceptionId::parse(id)?;
         let handled = self.tables.exceptions.handled.get(&id);
         self.tables.exceptions.all.get(&id).map(|exception| exception_answer(id, exception, handled, now))
+    }
+
+    /// Open exceptions by code; all codes of other software together.
+    pub fn tally_exceptions(&self, now: WallTime) -> Vec<OpenExceptions> {
+        let mut tally: BTreeMap<&str, OpenExceptions> = BTreeMap::new();
+        for exception in self.tables.exceptions.all.values().filter(|exception| exception.resolution.is_none()) {
+            let oldest_s = u64::try_from(now.0.saturating_sub(exception.first_seen.0).max(0) / 1_000).unwrap_or(0);
+            let found = finding_of(exception.code.as_str());
+            let of = tally.entry(found.map_or("other", |found| found.code)).or_insert(OpenExceptions {
+                code: found.map_or("other", |found| found.code),
+                class: found.map_or(Class::Technical, |found| found.class),
+                severity: found.map_or(Severity::Error, |found| found.severity),
+                owner: found.map_or("store_systems", |found| found.owner),
+                open: 0,
+                oldest_s: 0,
+            });
+            of.open = of.open.saturating_add(1);
+            of.oldest_s = of.oldest_s.max(oldest_s);
+        }
+        tally.into_values().collect()
+    }
+
+    /// How the close of a business day stands.
+    pub fn day_standing(&self, business_day_date: &str) -> Standing {
+        let day = Date::parse(business_day_date).and_then(|date| self.tables.days.kept.get(&date));
+        day.map_or(Standing::Unknown, |day| standings(day).0)
     }
 
     /// How many exceptions wait for a person.

@@ -10,6 +10,9 @@ use counterfoil_proto::message::{
     EpochHeads, Gone, GoneReason, LaneHead, Parent, PositionHead, PositionItem, Positions,
 };
 
+use counterfoil_proto::record::Record;
+use counterfoil_telemetry::follow::{self, Names};
+
 use crate::agent::PositionsSnapshot;
 use crate::journal::{self, EpochView, Read, ReadError, Reader};
 
@@ -54,6 +57,8 @@ pub enum Packed {
         bytes: Vec<u8>,
         /// The digest of each record.
         digests: Vec<Digest>,
+        /// The names of each, where somebody wants to know.
+        names: Vec<Names>,
     },
     /// The journal has to look at a segment first.
     Damaged {
@@ -105,7 +110,8 @@ impl Packer {
                         json::encode_batch(source, session, first, before, &stored)?
                     }
                 };
-                Ok(Packed::Batch { range, bytes, digests })
+                let names = if follow::is_wanted() { names(first, &stored) } else { Vec::new() };
+                Ok(Packed::Batch { range, bytes, digests, names })
             }
             Read::Damaged { segment } => Ok(Packed::Damaged { segment }),
             Read::Records { .. } | Read::Gone(_) | Read::NotYet | Read::Reclaimed { .. } => Ok(Packed::Nothing),
@@ -126,6 +132,16 @@ impl Packer {
         // A reader of its own: the other goes on where it stands.
         Ok(self.reader.clone().chain(key.lane_key(), key.seq)?)
     }
+}
+
+fn names(first: RecordKey, stored: &[Vec<u8>]) -> Vec<Names> {
+    let named = (first.seq.0..).zip(stored).filter_map(|(seq, stored)| {
+        let envelope = Record::decode(stored).ok()?.envelope;
+        let record = RecordKey { seq: Seq(seq), ..first }.correlation_id();
+        let correlation_id = envelope.correlation_id.unwrap_or_else(|| record.clone());
+        Some(Names { record, correlation_id, traceparent: envelope.traceparent })
+    });
+    named.collect()
 }
 
 /// The journal's view of its epochs, as a hello says it.

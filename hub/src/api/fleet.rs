@@ -69,28 +69,35 @@ enum Standing {
 
 #[derive(Debug, Serialize)]
 #[expect(clippy::struct_field_names, reason = "the names are the contract's")]
-struct Store {
-    store_id: String,
-    region: Option<String>,
+pub(super) struct Store {
+    pub(super) store_id: String,
+    pub(super) region: Option<String>,
     standing: Standing,
-    agents: u64,
-    agents_online: u64,
+    pub(super) agents: u64,
+    pub(super) agents_online: u64,
     /// Agents that two boxes claim to be.
-    suspended: u64,
+    pub(super) suspended: u64,
     last_word_at: Option<String>,
     /// Seconds since then.
-    silent_s: Option<i64>,
+    pub(super) silent_s: Option<i64>,
     /// Records known of and not here; `null` while the store is unknown.
-    lag: Option<u64>,
+    pub(super) lag: Option<u64>,
     /// Seconds since the newest record was recorded that is here with all before it; 0 where nothing is missing, `null` where it is not known.
-    lag_s: Option<i64>,
-    records: u64,
-    duplicates: u64,
-    forks: u64,
-    exceptions_open: u64,
-    errors_open: u64,
-    warnings_open: u64,
-    oldest_exception_s: Option<i64>,
+    pub(super) lag_s: Option<i64>,
+    pub(super) records: u64,
+    pub(super) duplicates: u64,
+    pub(super) forks: u64,
+    pub(super) exceptions_open: u64,
+    pub(super) errors_open: u64,
+    pub(super) warnings_open: u64,
+    pub(super) oldest_exception_s: Option<i64>,
+}
+
+impl Store {
+    /// Whether nobody knows what it sells.
+    pub(super) fn is_silent(&self) -> bool {
+        self.standing == Standing::Unknown
+    }
 }
 
 pub(super) async fn get(State(sources): State<Arc<Sources>>) -> Answer {
@@ -124,13 +131,17 @@ fn hub(gauges: &Gauges) -> Hub {
     }
 }
 
-fn fleet(mut view: FleetView, regions: &BTreeMap<String, String>, hub: Hub, now: WallTime) -> Fleet {
+/// Every store, also those that only the configuration names.
+pub(super) fn stores(mut view: FleetView, regions: &BTreeMap<String, String>, now: WallTime) -> Vec<Store> {
     for store_id in regions.keys() {
         view.stores.entry(store_id.clone()).or_default();
     }
-    let ageing = view.ageing;
     let stores = view.stores.into_iter();
-    let stores = stores.map(|(store_id, found)| store(regions.get(&store_id).cloned(), store_id, &found, now.0));
+    stores.map(|(store_id, found)| store(regions.get(&store_id).cloned(), store_id, &found, now.0)).collect()
+}
+
+fn fleet(view: FleetView, regions: &BTreeMap<String, String>, hub: Hub, now: WallTime) -> Fleet {
+    let ageing = view.ageing;
     let open = [ageing.under_1h, ageing.under_1d, ageing.under_7d, ageing.older].into_iter().sum();
     Fleet {
         time: rfc3339(now.0),
@@ -142,7 +153,7 @@ fn fleet(mut view: FleetView, regions: &BTreeMap<String, String>, hub: Hub, now:
             under_7d: ageing.under_7d,
             older: ageing.older,
         },
-        stores: stores.collect(),
+        stores: stores(view, regions, now),
     }
 }
 

@@ -148,6 +148,11 @@ pub(super) async fn get(
     Ok(super::json(&Stores { business_day_date, stores }))
 }
 
+/// How the day of a store stands as a whole.
+pub(super) fn status(store_id: &str, business_day_date: &str, day: &DayView) -> Verdict {
+    reconciliation(store_id.to_owned(), business_day_date.to_owned(), day).status
+}
+
 fn reconciliation(store_id: String, business_day_date: String, day: &DayView) -> Reconciliation {
     let mut tills: BTreeSet<&str> = day.totals.iter().map(|row| row.workstation_id.as_str()).collect();
     tills.extend(day.documents.iter().map(|document| document.workstation_id.as_str()));

@@ -17,7 +17,7 @@ use super::sql::{Database, Role, Transaction, Value, Work};
 use super::{
     AgentView, Arrival, Beat, Cursor, DayView, DelayQuery, DelayView, DueReplay, ExceptionFilter, ExceptionView,
     FleetView, Gauges, LaneCopy, Ledger, LedgerError, Lookup, LookupQuery, PageQuery, Posted, PostingBounds,
-    RecordsPage, ReturnView, ReturnsQuery, SqlLedger, StockView, Taken, TotalsRow, Welcomed, watch,
+    RecordsPage, ReturnView, ReturnsQuery, SqlLedger, StockView, Taken, TotalsRow, Waits, Welcomed, watch,
 };
 use crate::env;
 use crate::posting::Raised;
@@ -460,6 +460,9 @@ impl Ledger for SqlLedger {
     }
     fn gauges(&self) -> Work<'_, Gauges> {
         Box::pin(self.count())
+    }
+    fn waits(&self) -> Work<'_, Waits> {
+        Box::pin(self.view_waits())
     }
     fn cursor(&self, position: Option<u64>) -> Work<'_, Cursor> {
         Box::pin(self.place(position))

@@ -8,8 +8,8 @@ use counterfoil_proto::record::Record;
 use counterfoil_proto::record::flag::{self, Severity};
 use counterfoil_proto::time::WallTime;
 
-use super::view::{FleetStore, FleetView};
-use super::{LedgerError, SqlLedger};
+use super::view::{FleetStore, FleetView, OpenOfCode, Waits};
+use super::{LedgerError, SqlLedger, watch};
 
 /// Ages that exceptions are told apart by, in milliseconds.
 const AGES_MS: [i64; 3] = [3_600_000, 86_400_000, 7 * 86_400_000];
@@ -26,12 +26,20 @@ const AGENTS: &str = "SELECT store_id, COUNT(*), \
 /// The record before the first one that is known of and not here.
 const BEHIND: &str = "SELECT s.store_id, r.bytes FROM streams s \
     JOIN records r ON r.stream = s.stream AND r.seq = s.stored AND r.fork = 0 WHERE s.head > s.stored LIMIT $1";
-const EXCEPTIONS: &str = "SELECT store_id, code, COUNT(*), MIN(opened_at), \
+const EXCEPTIONS: &str = "SELECT store_id, code, owner, COUNT(*), MIN(opened_at), \
     CAST(SUM(CASE WHEN opened_at > $1 THEN 1 ELSE 0 END) AS BIGINT), \
     CAST(SUM(CASE WHEN opened_at <= $1 AND opened_at > $2 THEN 1 ELSE 0 END) AS BIGINT), \
     CAST(SUM(CASE WHEN opened_at <= $2 AND opened_at > $3 THEN 1 ELSE 0 END) AS BIGINT), \
     CAST(SUM(CASE WHEN opened_at <= $3 THEN 1 ELSE 0 END) AS BIGINT) \
-    FROM exceptions WHERE state IN ('open', 'acknowledged') GROUP BY store_id, code";
+    FROM exceptions WHERE state IN ('open', 'acknowledged') GROUP BY store_id, code, owner";
+/// Posting and backups go through a lane in the order of its numbers, so the first that waits is the oldest of it.
+const WAITS: &str = "SELECT (SELECT COUNT(*) - 1 FROM hub_epochs), \
+    (SELECT CAST(COALESCE(SUM(s.stored - COALESCE(p.seq, 0)), 0) AS BIGINT) FROM streams s \
+        LEFT JOIN posted p ON p.stream = s.stream WHERE s.stored > COALESCE(p.seq, 0)) + (SELECT COUNT(*) FROM late), \
+    (SELECT MIN(r.received_at) FROM streams s LEFT JOIN posted p ON p.stream = s.stream \
+        JOIN records r ON r.stream = s.stream AND r.seq = COALESCE(p.seq, 0) + 1 WHERE s.stored > COALESCE(p.seq, 0)), \
+    (SELECT MIN(r.received_at) FROM streams s \
+        JOIN records r ON r.stream = s.stream AND r.seq = s.safe + 1 WHERE s.stored > s.safe)";
 
 impl SqlLedger {
     pub(super) async fn view_fleet(&self, now: WallTime) -> Result<FleetView, LedgerError> {
@@ -67,8 +75,12 @@ impl SqlLedger {
         for row in self.database.read(EXCEPTIONS, params).await? {
             let mut row = row.read();
             let store = entry(stores, row.text()?);
-            let severity = flag::finding(&row.text()?).map_or(Severity::Error, |known| known.severity);
+            let (code, owner) = (row.text()?, row.text_or_null()?);
+            let severity = flag::finding(&code).map_or(Severity::Error, |known| known.severity);
             let (open, oldest) = (row.count()?, row.int()?);
+            let of_code = fleet.by_code.entry((code, owner)).or_insert(OpenOfCode { open: 0, oldest_at: oldest });
+            of_code.open = of_code.open.saturating_add(open);
+            of_code.oldest_at = of_code.oldest_at.min(oldest);
             store.exceptions_open = store.exceptions_open.saturating_add(open);
             match severity {
                 Severity::Error => store.errors_open = store.errors_open.saturating_add(open),
@@ -82,6 +94,17 @@ impl SqlLedger {
             }
         }
         Ok(fleet)
+    }
+
+    pub(super) async fn view_waits(&self) -> Result<Waits, LedgerError> {
+        let row = watch::first(self.database.read(WAITS, vec![]).await?).ok_or(LedgerError::Shape)?;
+        let mut row = row.read();
+        Ok(Waits {
+            restores: row.count()?,
+            unposted: row.count()?,
+            unposted_since: row.int_or_null()?,
+            unsafe_since: row.int_or_null()?,
+        })
     }
 
     /// The stores of which anything was posted for a day.

@@ -14,6 +14,7 @@ use super::intake::raise;
 use super::sql::{Form, Role, Row, Table, Transaction, Value};
 use super::{LedgerError, Posted, PostingBounds, SqlLedger, days, delays, seals, ties};
 use crate::env;
+use crate::following;
 use crate::posting::{self, Change, Raised, Reading, Standing, Stored, Totals};
 
 const RUNS: Table = Table {
@@ -105,6 +106,7 @@ impl SqlLedger {
             tx.rollback().await?;
             return Ok(Posted { last_position, ..Posted::default() });
         }
+        let followed = following::begin("posted", chunk.records.iter().map(|one| (one.key, one.bytes.as_slice())));
         let count = u64::try_from(chunk.records.len()).unwrap_or(u64::MAX);
         let Chunk { records, late, posted, more } = chunk;
         let opaque = bounds.opaque;
@@ -123,6 +125,7 @@ impl SqlLedger {
         ties::advance(&mut *tx, first_position.saturating_add(count)).await?;
         let settled = self.watch.settle(&mut *tx, Role::Posting).await?;
         self.watch.commit(tx, settled).await?;
+        followed.done();
         Ok(Posted { records: count, last_position: last_position.saturating_add(count), more, elsewhere: false })
     }
 }

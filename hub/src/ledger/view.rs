@@ -287,6 +287,30 @@ pub struct FleetView {
     pub stores: std::collections::BTreeMap<String, FleetStore>,
     /// Of all of them.
     pub ageing: Ageing,
+    /// Open exceptions by code and owner; no owner where no route named one.
+    pub by_code: std::collections::BTreeMap<(String, Option<String>), OpenOfCode>,
+}
+
+/// Open exceptions of a code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenOfCode {
+    /// How many.
+    pub open: u64,
+    /// Wall time at which the oldest was opened.
+    pub oldest_at: i64,
+}
+
+/// What waits in the ledger, and since when.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// Records that are stored and have no position.
+    pub unposted: u64,
+    /// Wall time at which the oldest of them was stored.
+    pub unposted_since: Option<i64>,
+    /// Wall time at which the oldest record was stored that is in no verified backup.
+    pub unsafe_since: Option<i64>,
+    /// How often the ledger went back.
+    pub restores: u64,
 }
 
 /// A line of the totals.

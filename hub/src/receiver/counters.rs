@@ -1,6 +1,10 @@
 //! What the receiver counts, for metrics. Invariant: counters only rise while the process lives, and nothing is decided by them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use counterfoil_telemetry::metrics::Durations;
 
 /// What the receiver counts, for metrics.
 #[derive(Debug, Default)]
@@ -29,6 +33,20 @@ pub struct Counters {
     pub ledger_failures: AtomicU64,
     /// Microseconds that the last transaction took.
     pub last_commit_us: AtomicU64,
+    commits: Mutex<Durations>,
+}
+
+impl Counters {
+    /// Counts a transaction that took so many microseconds.
+    pub(super) fn committed(&self, took_us: u64) {
+        self.last_commit_us.store(took_us, Ordering::Relaxed);
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner).add(Duration::from_micros(took_us));
+    }
+
+    /// How long transactions took.
+    pub fn commits(&self) -> Durations {
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 pub(super) fn add(counter: &AtomicU64, number: u64) {

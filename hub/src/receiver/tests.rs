@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 
 use counterfoil_proto::id::{AgentId, Epoch, Lane, RecordKey, SeqRange, StoreId};
 use counterfoil_proto::message::{EpochHeads, LaneHead, Versions};

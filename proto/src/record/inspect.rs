@@ -375,7 +375,7 @@ fn amount(text: &str, currency: Option<Currency>) -> Result<(), MoneyError> {
 }
 
 /// Whether `text` is a `traceparent` of version 00: `00-32hex-16hex-2hex`, lower case.
-pub(crate) fn is_trace_parent(text: &str) -> bool {
+pub fn is_trace_parent(text: &str) -> bool {
     let is_hex = |part: &str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let mut parts = text.split('-');
     text.len() == 55

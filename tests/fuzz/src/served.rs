@@ -42,6 +42,7 @@ fn serve() -> Served {
         drain_timeout: PATIENCE,
         queue_max: 16,
         profiles: counterfoil::legacy::Profiles::default(),
+        certificates: Vec::new(),
     };
     let status = Status { store_id: "0042".into(), ready: true, mode: "accepting".into(), ..Status::default() };
     let address = runtime.block_on(async move {

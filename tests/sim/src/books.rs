@@ -11,7 +11,7 @@ use counterfoil_hub::ledger::sql::Work;
 use counterfoil_hub::ledger::{
     AgentView, Arrival, Beat, Cursor, DayView, DelayQuery, DelayView, DueReplay, ExceptionFilter, ExceptionView,
     FleetView, Gauges, LaneCopy, Ledger, Lookup, LookupQuery, PageQuery, Posted, PostingBounds, RecordsPage,
-    ReturnView, ReturnsQuery, StockView, Taken, TotalsRow, Welcomed,
+    ReturnView, ReturnsQuery, StockView, Taken, TotalsRow, Waits, Welcomed,
 };
 use counterfoil_proto::id::{Digest, LaneKey, Seq, SeqRange, SessionId, Source};
 use counterfoil_proto::message::{Hello, Mark, Positions, Presence};
@@ -229,6 +229,9 @@ impl<L: Ledger> Ledger for Witnessed<L> {
     }
     fn gauges(&self) -> Work<'_, Gauges> {
         self.ledger.gauges()
+    }
+    fn waits(&self) -> Work<'_, Waits> {
+        self.ledger.waits()
     }
     fn cursor(&self, position: Option<u64>) -> Work<'_, Cursor> {
         self.ledger.cursor(position)

@@ -8,7 +8,7 @@ use tracing::error;
 
 use super::Owner;
 use crate::agent::group::{StagingError, read_record, receipt};
-use crate::agent::{Reply, judge};
+use crate::agent::{Reply, Tally, judge};
 use crate::answer::{DayAnswer, ExceptionAnswer, Forecast, Progress, ReceiptAnswer, Refused, StockAnswer};
 use crate::journal::{Found, IdentityKey};
 
@@ -20,6 +20,7 @@ pub(super) enum Question {
     Receipt { identity: String, reply: Reply<Option<ReceiptAnswer>> },
     Day { business_day_date: String, reply: Reply<DayAnswer> },
     Exceptions { all: bool, reply: Reply<Vec<ExceptionAnswer>> },
+    Tally { reply: Reply<Tally> },
     Exception { id: String, reply: Reply<Option<ExceptionAnswer>> },
     Positions { reply: Reply<PositionsSnapshot> },
 }
@@ -52,6 +53,10 @@ impl Owner {
                 reply.send(Ok(self.state.day(&business_day_date))).unwrap_or_default();
             }
             Question::Exceptions { all, reply } => reply.send(Ok(self.state.exceptions(all, now))).unwrap_or_default(),
+            Question::Tally { reply } => {
+                let today = self.state.day_standing(&self.reporter.business_day(now));
+                reply.send(Ok(Tally { exceptions: self.state.tally_exceptions(now), today })).unwrap_or_default();
+            }
             Question::Exception { id, reply } => reply.send(Ok(self.state.exception(&id, now))).unwrap_or_default(),
             Question::Positions { reply } => reply.send(Ok(self.positions())).unwrap_or_default(),
             Question::Receipt { identity, reply } => {

@@ -172,6 +172,25 @@ fn an_exceptions_id_follows_from_record_and_code() {
 }
 
 #[test]
+fn open_exceptions_are_tallied_by_code_and_those_of_other_software_as_one() {
+    let mut journal = Journal::new();
+    for number in 7..10 {
+        let codes = [flag::TOTALS_MISMATCH, if number == 7 { "OF_LATER" } else { "OF_STILL_LATER" }];
+        journal.append(flagged(sale("3", number, 600), &codes));
+    }
+    let key = journal.append(flagged(sale("3", 10, 600), &[flag::TOTALS_MISMATCH]));
+    journal.append(resolve(&exception_id(key, flag::TOTALS_MISMATCH)));
+    let state = journal.state();
+    let tally = state.tally_exceptions(WallTime(NOW.0 + 60_000));
+    let counts: Vec<_> = tally.iter().map(|one| (one.code, one.class.as_str(), one.owner, one.open)).collect();
+    let expected = [("TOTALS_MISMATCH", "business", "store_finance", 3), ("other", "technical", "store_systems", 3)];
+    assert_eq!(counts, expected);
+    assert!(tally.iter().all(|one| (59..=60).contains(&one.oldest_s)), "{tally:?}");
+    assert_eq!(state.day_standing("2026-11-23"), state.day("2026-11-23").standing);
+    assert_eq!(state.day_standing("no date"), crate::answer::Standing::Unknown);
+}
+
+#[test]
 fn an_exception_is_resolved_once_and_stays_known() {
     let mut journal = Journal::new();
     let key = journal.append(flagged(sale("3", 7, 600), &[flag::TOTALS_MISMATCH]));
