@@ -103,10 +103,7 @@ pub fn batch(bytes: &[u8]) {
         batch.records.iter().for_each(|stored| record(stored));
     }
     // The same from a stick. Nobody signs for the fuzzer, so it gets as far as the label.
-    let mut reader = match parcel::Reader::begin(bytes) {
-        Ok(reader) => reader,
-        Err(_) => parcel::Reader::default(),
-    };
+    let mut reader = parcel::Reader::begin(bytes).unwrap_or_default();
     let mut rest = bytes.get(parcel::HEAD_BYTES..).unwrap_or(bytes);
     let more = |count: usize| {
         let (piece, after) = rest.split_at(count.min(rest.len()));

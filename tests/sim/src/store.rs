@@ -416,7 +416,7 @@ impl Process {
             Command::Send { first, records_max, plain } => {
                 let (id, key) = (session.sender.session(), first.lane_key());
                 match session.packer.pack(id, first, records_max, plain) {
-                    Ok(Packed::Batch { range, bytes, digests }) => {
+                    Ok(Packed::Batch { range, bytes, digests, .. }) => {
                         session.sender.handle_sent(key, range, bytes.len(), &digests, now);
                         said.messages.push((Up::Batch(first.lane), bytes));
                     }
