@@ -175,6 +175,8 @@ pub struct JournalConfig {
     pub free_bytes_min: u64,
     /// Between two checkpoints.
     pub checkpoint_interval: Duration,
+    /// The format of new segments.
+    pub format_write: u16,
 }
 
 impl Config {
@@ -424,6 +426,8 @@ impl Check<'_> {
             high_water_bytes: bytes_max / 100 * self.written.number("journal.high_water_percent"),
             free_bytes_min: self.written.number("journal.free_bytes_min"),
             checkpoint_interval: self.duration("journal.checkpoint_interval"),
+            // A number beyond is refused as out of range.
+            format_write: u16::try_from(self.written.number("journal.format_write")).unwrap_or_default(),
         }
     }
 

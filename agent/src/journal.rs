@@ -25,15 +25,21 @@
 //!
 //! # Segment
 //! ```text
-//!   0 magic "CFJSEGMT"          8 version: u16 = 1           10 flags: u16 (1: the file held another segment before)
+//!   0 magic "CFJSEGMT"          8 version: u16, 1 or 2       10 flags: u16 (1: the file held another segment before)
 //!  12 header length: u32       16 number: u32               20 proven: u32 (synced up to here before it got its name)
 //!  24 nonce: u64               32 end of the segment before: u32 (0: none)                       36 zeros
 //!  40 wall time: i64           48 store: u8 length + 32     81 agent: u8 length + 31            113 zeros
-//! 120 table, zeros, CRC of all before it in the last four bytes of the header; frames follow
+//! 120 in version 2 alone: bytes that the file was made with, or more: u32, zeros: u32, software that made it: u8 length + 31 (ASCII)
+//! 120, in version 2 160: table, zeros, CRC of all before it in the last four bytes of the header; frames follow
 //! ```
 //! Table: `count: u32`, then per epoch `epoch [16], parent [16] (zeros: none), lanes: u8`, then per lane `code: u8 (bit 7: no chain),
 //! last: u64, chain [32]`. It names every epoch that was not wholly safe when the segment was made, oldest first, with its heads then: should
 //! any segment before be lost, its ranges can be named from here.
+//!
+//! Both versions are read, in any order. A new segment is of the version that [`JournalConfig::format_write`] asks for, which by default is the
+//! one before the latest: the release before reads what this one wrote, and can be gone back to with a backlog on board. A segment keeps its
+//! version, unless an opening writes it anew: then it is of the version asked for, or 1 where there is no room for more. A journal with a later
+//! version in it is refused, and not a byte of it changed. Binding, cursors and side files have versions of their own (1).
 //!
 //! # Frame
 //! At multiples of eight bytes:
@@ -102,7 +108,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use check::{Checked, Finding, LaneRuns, Met, check, settle};
+pub use check::{Checked, Finding, Formed, LaneRuns, Met, check, settle};
 #[cfg(test)]
 pub(crate) use check::{forge, forge_all, offset_of};
 pub use disk::{Disk, MemoryDisk, OsDisk};

@@ -34,6 +34,10 @@ impl fmt::Display for Report {
             writeln!(formatter, "{} at byte {}: {}", finding.file, finding.offset, finding.what)?;
         }
         writeln!(formatter, "{} records in {} segments, {} bytes", journal.records, journal.segments, journal.bytes)?;
+        for formed in &journal.formats {
+            let software = formed.software.as_ref().map(|software| format!(", made by {software}")).unwrap_or_default();
+            writeln!(formatter, "{} of the segments in format {}{software}", formed.segments, formed.format)?;
+        }
         match journal.undelivered {
             0 => writeln!(formatter, "the hub has all of them safe")?,
             count => writeln!(formatter, "{count} of them are not known to be safe at the hub")?,

@@ -30,6 +30,7 @@ pub(crate) const CONFIG: JournalConfig = JournalConfig {
     checkpoint_bytes_max: 0,
     ops_shed_segments: 2,
     spares_max: 1,
+    format_write: 2,
 };
 
 pub(crate) fn source() -> Source {
@@ -40,7 +41,14 @@ pub(crate) fn source() -> Source {
 pub(crate) fn open(
     disk: &MemoryDisk,
 ) -> Result<(Journal, counterfoil::journal::Opened), counterfoil::journal::OpenError> {
-    Journal::open(Arc::new(disk.clone()), CONFIG, &source(), NONCE)
+    open_to_write(disk, CONFIG.format_write)
+}
+
+fn open_to_write(
+    disk: &MemoryDisk,
+    format_write: u16,
+) -> Result<(Journal, counterfoil::journal::Opened), counterfoil::journal::OpenError> {
+    Journal::open(Arc::new(disk.clone()), JournalConfig { format_write, ..CONFIG }, &source(), NONCE)
 }
 
 /// Document number `n`: the key that it is found by, and its stored bytes.
@@ -101,7 +109,8 @@ impl Life {
 
     fn start(&mut self, epoch: u8) {
         self.disk.kill();
-        self.journal = Some(open(&self.disk).unwrap().0);
+        // A box that was upgraded: the first epoch is in format 1, what follows in 2.
+        self.journal = Some(open_to_write(&self.disk, if epoch == 1 { 1 } else { 2 }).unwrap().0);
         self.journal().start_epoch(Epoch([epoch; 16]));
     }
 

@@ -45,7 +45,10 @@ impl Mqtt {
 
 /// A program of ours without what the caller's environment would override in its configuration.
 pub(crate) fn command(program: &str, config: &Path) -> Command {
-    let mut command = Command::new(bin(program));
+    run_with(Command::new(bin(program)), config)
+}
+
+fn run_with(mut command: Command, config: &Path) -> Command {
     command.arg("run").arg("--config").arg(config);
     for (variable, _) in std::env::vars_os() {
         if variable.to_string_lossy().starts_with("COUNTERFOIL__") {
@@ -86,8 +89,19 @@ impl Agent {
     /// Starts it; see [`Agent::ready`].
     pub fn start(&mut self) {
         assert!(self.process.is_none(), "the agent runs already");
-        let name = format!("agent {}.{}", self.store_id, self.agent_id);
         let command = command("counterfoil", &self.config());
+        self.begin(command);
+    }
+
+    /// Starts another build of it: `program` stands before our arguments, such as an emulator and what it is to run; see [`Agent::ready`].
+    pub fn start_as(&mut self, program: Command) {
+        assert!(self.process.is_none(), "the agent runs already");
+        let command = run_with(program, &self.config());
+        self.begin(command);
+    }
+
+    fn begin(&mut self, command: Command) {
+        let name = format!("agent {}.{}", self.store_id, self.agent_id);
         self.process = Some(Process::start(&name, command, &self.directory.join("agent.log")));
         self.starts += 1;
     }

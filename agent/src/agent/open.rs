@@ -49,6 +49,7 @@ pub(super) fn ground(config: &Config, moved: Arc<AtomicU64>) -> Result<Ground, E
         segment_bytes: config.journal.segment_bytes,
         bytes_max: config.journal.high_water_bytes,
         free_bytes_min: config.journal.free_bytes_min,
+        format_write: config.journal.format_write,
         retain_ms: u64::try_from(config.journal.retain.as_millis()).unwrap_or(u64::MAX),
         ..JournalConfig::default()
     };

@@ -8,6 +8,8 @@ use counterfoil_config::key::Presence::{Default, Optional, Required};
 use counterfoil_config::key::{DAY, GIB, Key, MIB, MINUTE, SECOND, key};
 use counterfoil_config::written::Schema;
 
+use crate::journal::limits::FORMAT_VERSION;
+
 /// The agent's configuration, for reading it.
 pub const SCHEMA: Schema = Schema { program: "agent", sample: "config/agent.toml", keys: KEYS, renamed: RENAMED };
 
@@ -227,6 +229,12 @@ pub const KEYS: &[Key] = &[
         Duration { min_ms: 100, max_ms: 60 * MINUTE },
         Default("5s"),
         "Between two checkpoints of the state; bounds the replay at a start, against writes to the card",
+    ),
+    key(
+        "journal.format_write",
+        Count { unit: "versions", min: 1, max: FORMAT_VERSION as u64 },
+        Default("1"),
+        "Format of new journal files. The release before reads 1 as well, so that it can be gone back to with a backlog on board; 2 once nobody will",
     ),
     key(
         "log.level",

@@ -34,6 +34,7 @@ fn the_least_that_must_be_written_is_enough_and_paths_are_relative_to_the_file()
     assert_eq!(config.ingress.listen.to_string(), "127.0.0.1:7360");
     assert_eq!(config.journal.retain, Duration::from_hours(7 * 24));
     assert_eq!(config.journal.high_water_bytes, (4 << 30) / 100 * 95);
+    assert_eq!(config.journal.format_write, crate::journal::limits::FORMAT_WRITE_DEFAULT);
     assert_eq!(config.mqtt.port, 1883);
     assert!(config.mqtt.tls.is_none() && config.ingress.tokens.is_none());
     assert_eq!(config.context().day_cutover, civil::time(4, 0, 0, 0));
@@ -90,6 +91,7 @@ fn what_is_wrong_is_named_with_file_line_and_what_to_write() {
             "`ingress.connections_max` must be a whole number of connections from 16 to 8192",
         ),
         ("[ingress]\nconnections_max = 0x40\n", 7, "must be a whole number"),
+        ("[journal]\nformat_write = 3\n", 7, "`journal.format_write` must be a whole number of versions from 1 to 2"),
         ("[journal]\nretain = \"7 weeks\"\n", 7, "`journal.retain` must be a duration"),
         ("[journal]\nbytes_max = \"64MiB\"\nsegment_bytes = \"32MiB\"\n", 7, "must hold at least four segments"),
         ("[log]\nlevel = \"loud\"\n", 7, "one of \"error\", \"warn\", \"info\", \"debug\", \"trace\""),

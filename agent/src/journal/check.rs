@@ -58,11 +58,24 @@ impl Met<'_> {
     }
 }
 
+/// Segments of one form.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Formed {
+    /// The version of their format: what a program has to read that is to go on with this journal.
+    pub format: u16,
+    /// Which software made their files; format 1 does not say.
+    pub software: Option<String>,
+    /// How many there are.
+    pub segments: u64,
+}
+
 /// What a check went through.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Checked {
     /// Segments.
     pub segments: u64,
+    /// Of which formats, in the order in which these are met first.
+    pub formats: Vec<Formed>,
     /// Bytes of their files.
     pub bytes: u64,
     /// Whole records.
@@ -181,6 +194,7 @@ impl Check<'_> {
                 return Ok(());
             }
         };
+        self.count_format(&header);
         self.follows(number, &header);
         self.checked.source.get_or_insert_with(|| header.source.clone());
         let wanted = (file_length(length) as usize).next_multiple_of(FRAME_ALIGN_BYTES);
@@ -202,6 +216,17 @@ impl Check<'_> {
         }
         self.before = Some((number, end));
         Ok(())
+    }
+
+    fn count_format(&mut self, header: &SegmentHeader) {
+        let software = header.making.as_ref().map(|making| making.software.as_str());
+        let formats = &mut self.checked.formats;
+        let is_same = |known: &&mut Formed| known.format == header.format() && known.software.as_deref() == software;
+        if let Some(known) = formats.iter_mut().find(is_same) {
+            known.segments += 1;
+        } else {
+            formats.push(Formed { format: header.format(), software: software.map(str::to_owned), segments: 1 });
+        }
     }
 
     /// Whether a segment goes on where the one before ended.

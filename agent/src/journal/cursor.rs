@@ -14,11 +14,12 @@ use std::io;
 use counterfoil_proto::id::{Epoch, Lane, LaneKey, Seq};
 
 use super::disk::{self, Disk};
-use super::limits::{FORMAT_VERSION, SEGMENTS_MAX};
+use super::limits::SEGMENTS_MAX;
 use super::table::Pieces;
 use super::types::Marks;
 
 const MAGIC: [u8; 8] = *b"CFCURSOR";
+const VERSION: u16 = 1;
 const NAMES: [&str; 2] = ["cursor.0", "cursor.1"];
 /// 16 MiB: 400,000 lanes.
 const BYTES_MAX: usize = 16 << 20;
@@ -104,7 +105,7 @@ impl Cursor {
     fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(36 + self.places.len() * 41);
         bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
         bytes.extend_from_slice(&[0; 2]);
         bytes.extend_from_slice(&self.generation.to_le_bytes());
         bytes.extend_from_slice(&self.segment.to_le_bytes());
@@ -127,7 +128,7 @@ impl Cursor {
             return None;
         }
         let mut pieces = Pieces(body);
-        let is_ours = pieces.array::<8>()? == MAGIC && pieces.u16()? == FORMAT_VERSION;
+        let is_ours = pieces.array::<8>()? == MAGIC && pieces.u16()? == VERSION;
         pieces.u16()?;
         if !is_ours {
             return None;

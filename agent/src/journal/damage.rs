@@ -130,14 +130,17 @@ pub(super) fn punch(
     (kept, left)
 }
 
-/// A header for a segment whose own is damaged, exactly as long as the old one.
+/// A header for a segment whose own is damaged, exactly as long as the old one. What does not fit is left out: first what format 2 says
+/// more, for one of format 1 stood there, then the oldest epochs.
 pub(super) fn mend_header(mut header: SegmentHeader, header_bytes: u32) -> Vec<u8> {
     loop {
         let bytes = header.encode(header_bytes as usize);
-        if bytes.len() <= header_bytes as usize || header.table.is_empty() {
+        if bytes.len() <= header_bytes as usize || (header.making.is_none() && header.table.is_empty()) {
             return bytes;
         }
-        header.table.remove(0);
+        if header.making.take().is_none() {
+            header.table.remove(0);
+        }
     }
 }
 
@@ -207,8 +210,7 @@ impl Journal {
         let bytes = read_tolerant(self.open.file.as_ref(), end as usize)
             .map_err(|source| JournalError::Disk { what: "read the open segment", source })?;
         let disk = Arc::clone(&self.disk);
-        let made =
-            segment::make(disk.as_ref(), number, &bytes, self.open.header_bytes, self.config.segment_bytes, None);
+        let made = segment::make(disk.as_ref(), number, &bytes, self.open.header_bytes, self.open.allocated, None);
         let made = made.map_err(|error| self.poison("write the open segment again", error))?;
         self.open.file = made.file;
         self.open.allocated = made.bytes;
@@ -223,7 +225,8 @@ impl Journal {
 
     fn header_of(&self, number: u32, table: Vec<Entry>) -> SegmentHeader {
         let (nonce, source, wall) = (self.nonce, self.source.clone(), self.wall_last);
-        SegmentHeader { number, nonce, proven: 0, previous_end: 0, recycled: true, wall, source, table }
+        // How the file was made is not kept.
+        SegmentHeader { number, nonce, proven: 0, previous_end: 0, recycled: true, wall, source, making: None, table }
     }
 
     pub(super) fn poison(&mut self, what: &'static str, source: io::Error) -> JournalError {

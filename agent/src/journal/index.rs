@@ -16,7 +16,7 @@ use std::io;
 use counterfoil_proto::time::WallTime;
 
 use super::disk::{self, Disk};
-use super::limits::{FILTER_BITS_PER_KEY, FILTER_PROBES, FORMAT_VERSION, PAGE_BYTES};
+use super::limits::{FILTER_BITS_PER_KEY, FILTER_PROBES, PAGE_BYTES};
 use super::scan::{Content, LocalPart, Mark, Run};
 use super::segment::{DIR, index_name, path};
 use super::table::{Entry, Pieces, Table};
@@ -24,6 +24,7 @@ use super::types::{Gone, GoneReason, IdentityKey};
 use counterfoil_proto::id::{Chain, Epoch, LaneKey, SeqRange};
 
 const MAGIC: [u8; 8] = *b"CFJINDEX";
+const VERSION: u16 = 1;
 const HEAD_BYTES: usize = 40;
 const ENTRY_BYTES: usize = 20;
 const ENTRIES_PER_PAGE: usize = (PAGE_BYTES - 4) / ENTRY_BYTES;
@@ -203,7 +204,7 @@ fn encode(number: u32, nonce: u64, meta: &Meta, keys: &[(IdentityKey, u32)]) -> 
     let mut filter = Filter::build(keys);
     let mut bytes = Vec::new();
     bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes.extend_from_slice(&[0; 2]);
     bytes.extend_from_slice(&number.to_le_bytes());
     bytes.extend_from_slice(&nonce.to_le_bytes());
@@ -276,7 +277,7 @@ fn decode(block: &[u8], number: u32, nonce: u64) -> Option<(Meta, Filter)> {
         return None;
     }
     let mut pieces = Pieces(body);
-    let is_ours = pieces.array::<8>()? == MAGIC && pieces.u16()? == FORMAT_VERSION;
+    let is_ours = pieces.array::<8>()? == MAGIC && pieces.u16()? == VERSION;
     pieces.u16()?;
     if !is_ours || pieces.u32()? != number || pieces.u64()? != nonce {
         return None;

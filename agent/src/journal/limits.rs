@@ -3,8 +3,12 @@
 //! Invariant: a [`JournalConfig`] that passed [`JournalConfig::check`] lets the journal drain itself out of a full disk. This
 //! module does not know what is written.
 
-/// Version of every file format of the journal. A reader of version n reads all versions up to n.
-pub const FORMAT_VERSION: u16 = 1;
+/// The latest format of segments. All up to it are read; a later one is refused, and nothing is changed.
+pub const FORMAT_VERSION: u16 = 2;
+
+/// The format of new segments unless the owner says otherwise: the one before the latest, which the release before reads as well, so that
+/// it can be gone back to with a backlog on board.
+pub const FORMAT_WRITE_DEFAULT: u16 = FORMAT_VERSION - 1;
 
 /// Bytes of a frame before its payload.
 pub const FRAME_HEADER_BYTES: usize = 40;
@@ -80,6 +84,8 @@ pub struct JournalConfig {
     pub ops_shed_segments: u64,
     /// Emptied segments kept for reuse. 2: a reused file needs no metadata writes, so its syncs cost one flush, not two.
     pub spares_max: usize,
+    /// The format of new segments; one that is begun keeps its own.
+    pub format_write: u16,
 }
 
 impl Default for JournalConfig {
@@ -92,6 +98,7 @@ impl Default for JournalConfig {
             checkpoint_bytes_max: 32 * 1024 * 1024,
             ops_shed_segments: 4,
             spares_max: 2,
+            format_write: FORMAT_WRITE_DEFAULT,
         }
     }
 }
@@ -120,6 +127,9 @@ impl JournalConfig {
         if self.bytes_max < self.ballast_bytes().saturating_add(self.segment_bytes.saturating_mul(4)) {
             return Err("bytes_max must hold the ballast and four segments");
         }
+        if !(1..=FORMAT_VERSION).contains(&self.format_write) {
+            return Err("format_write must be a format that this software reads");
+        }
         Ok(())
     }
 }
@@ -140,6 +150,8 @@ mod tests {
         assert_eq!(whole.check(), Ok(()));
         let of = |segment_bytes| JournalConfig { segment_bytes, bytes_max: u64::MAX, ..whole }.check().is_ok();
         assert_eq!([4_095, 4_096, SEGMENT_BYTES_LIMIT, SEGMENT_BYTES_LIMIT + 1].map(of), [false, true, true, false]);
+        let of = |format_write| JournalConfig { format_write, ..whole }.check().is_ok();
+        assert_eq!([0, 1, FORMAT_VERSION, FORMAT_VERSION + 1].map(of), [false, true, true, false]);
         let least = whole.ballast_bytes() + 4 * whole.segment_bytes;
         let of = |bytes_max| JournalConfig { bytes_max, ..whole }.check().is_ok();
         assert_eq!([least - 1, least].map(of), [false, true]);

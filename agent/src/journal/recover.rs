@@ -18,7 +18,7 @@ use super::index;
 use super::limits::{FORMAT_VERSION, JournalConfig};
 use super::reclaim::{BALLAST, make_ballast};
 use super::scan::{Content, Snapshots};
-use super::segment::{self, DIR, HeaderFault, Made, SegmentHeader, index_name, number_of, path, segment_name};
+use super::segment::{self, DIR, HeaderFault, Made, Making, SegmentHeader, index_name, number_of, path, segment_name};
 use super::table::{Entry, Table};
 use super::types::{Damage, Gone, GoneReason, JournalError, OpenError, Opened, Position};
 use super::writer::{is_full, to_u32};
@@ -53,6 +53,14 @@ struct Found {
     header: Option<(SegmentHeader, u32)>,
 }
 
+impl Found {
+    /// So long was it made: as its header says in format 2, else as segments are made today.
+    fn made_bytes(&self, today: u64) -> u64 {
+        let making = self.header.as_ref().and_then(|(header, _)| header.making.as_ref());
+        making.map_or(today, |making| u64::from(making.bytes))
+    }
+}
+
 /// The work of one opening.
 #[derive(Debug)]
 struct Recovery {
@@ -79,6 +87,7 @@ pub(super) fn open(
 ) -> Result<(Journal, Opened), OpenError> {
     config.check().map_err(|rule| OpenError::Config { rule })?;
     let lock = take_lock(disk.as_ref())?;
+    refuse_later(disk.as_ref())?;
     let files = survey(disk.as_ref()).map_err(failed("list the journal's files"))?;
     sync_names(disk.as_ref()).map_err(failed("sync the journal's directories"))?;
     let (cursor, damaged_cursors) = Cursor::load(disk.as_ref()).map_err(failed("read the cursor"))?;
@@ -117,6 +126,20 @@ fn take_lock(disk: &dyn Disk) -> Result<Box<dyn DiskLock>, OpenError> {
         // Whoever restarts the process may hope for the disk, but not for another process to let go.
         failed("lock the data directory")(source).into()
     })
+}
+
+/// Looks at every header before anything is changed: what a later software wrote is left to that software, whole.
+fn refuse_later(disk: &dyn Disk) -> Result<(), OpenError> {
+    let listed = disk.list(DIR).map_err(failed("list the journal's files"))?;
+    let segments = listed.iter().filter(|file| number_of(&file.name, "", ".seg").is_some());
+    for name in segments.map(|file| path(&file.name)).chain([BINDING.to_owned()]) {
+        // What cannot be read is seen to later.
+        let header = disk.open_read(&name).and_then(|file| SegmentHeader::read(file.as_ref()));
+        if let Ok(Err(HeaderFault::Version(found))) = header {
+            return Err(OpenError::Version { name, found, known: FORMAT_VERSION });
+        }
+    }
+    Ok(())
 }
 
 fn survey(disk: &dyn Disk) -> io::Result<Files> {
@@ -224,6 +247,7 @@ impl Recovery {
             recycled: false,
             wall: WallTime(0),
             source: self.source.clone(),
+            making: None,
             table: Vec::new(),
         };
         disk::replace(self.disk.as_ref(), "", BINDING, &header.encode(0)).map_err(failed("write the binding"))
@@ -324,6 +348,7 @@ impl Recovery {
             recycled: false,
             wall: self.wall_last.unwrap_or_default(),
             source: self.source.clone(),
+            making: Making::now(self.config.format_write, self.config.segment_bytes),
             table: self.table.entries.clone(),
         }
     }

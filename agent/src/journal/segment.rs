@@ -10,10 +10,14 @@ use counterfoil_proto::time::WallTime;
 use super::disk::{Disk, DiskFile};
 use super::limits::{FORMAT_VERSION, FRAME_ALIGN_BYTES, SEGMENT_HEADER_BYTES_MAX, SEGMENTS_MAX};
 use super::table::{Entry, Pieces, decode_entries, encode_entries};
+use crate::SOFTWARE;
 
 pub(crate) const DIR: &str = "journal";
 const MAGIC: [u8; 8] = *b"CFJSEGMT";
 const FIXED_BYTES: usize = 120;
+/// The same of format 2, which says more.
+const FIXED_BYTES_2: usize = 160;
+const SOFTWARE_BYTES_MAX: usize = 31;
 const CRC_BYTES: usize = 4;
 const FLAG_RECYCLED: u16 = 1;
 
@@ -53,8 +57,52 @@ pub(crate) struct SegmentHeader {
     pub(crate) recycled: bool,
     pub(crate) wall: WallTime,
     pub(crate) source: Source,
+    /// What format 2 says more; a header without it is of format 1.
+    pub(crate) making: Option<Making>,
     /// The epochs that were not wholly safe, with their heads before this segment; oldest first.
     pub(crate) table: Vec<Entry>,
+}
+
+/// How a file was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Making {
+    /// At least so long was it made, whatever `journal.segment_bytes` says today: a shorter one was cut.
+    pub(crate) bytes: u32,
+    /// By which software; printable ASCII.
+    pub(crate) software: String,
+}
+
+impl Making {
+    /// By this software, in the format that is asked for; `None` in format 1.
+    pub(crate) fn now(format: u16, bytes: u64) -> Option<Self> {
+        let software = SOFTWARE.get(..SOFTWARE.len().min(SOFTWARE_BYTES_MAX)).unwrap_or_default().to_owned();
+        (format >= 2).then(|| Self { bytes: u32::try_from(bytes).unwrap_or(u32::MAX), software })
+    }
+
+    fn encode(&self, into: &mut Vec<u8>) {
+        into.extend_from_slice(&self.bytes.to_le_bytes());
+        into.extend_from_slice(&[0; 4]);
+        push_text(into, &self.software, SOFTWARE_BYTES_MAX);
+    }
+
+    fn decode(pieces: &mut Pieces<'_>) -> Option<Self> {
+        let bytes = pieces.u32()?;
+        pieces.u32()?;
+        let software = text(pieces.u8()?, &pieces.array::<SOFTWARE_BYTES_MAX>()?)?;
+        // It is shown to people.
+        let is_plain = software.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+        is_plain.then_some(Self { bytes, software })
+    }
+}
+
+fn push_text(into: &mut Vec<u8>, text: &str, length_max: usize) {
+    into.push(u8::try_from(text.len()).expect("texts of a header are at most 32 bytes"));
+    into.extend_from_slice(text.as_bytes());
+    into.resize(into.len() + length_max - text.len(), 0);
+}
+
+fn text(length: u8, field: &[u8]) -> Option<String> {
+    field.get(..usize::from(length)).map(<[u8]>::to_vec).and_then(|text| String::from_utf8(text).ok())
 }
 
 /// Why a header cannot be used.
@@ -65,11 +113,16 @@ pub(crate) enum HeaderFault {
 }
 
 impl SegmentHeader {
+    /// The version of its form.
+    pub(crate) const fn format(&self) -> u16 {
+        if self.making.is_some() { 2 } else { 1 }
+    }
+
     /// The header's bytes, a multiple of the frame alignment and at least `bytes_min` long; the first frame follows.
     pub(crate) fn encode(&self, bytes_min: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(512);
         bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes.extend_from_slice(&self.format().to_le_bytes());
         bytes.extend_from_slice(&(if self.recycled { FLAG_RECYCLED } else { 0 }).to_le_bytes());
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(&self.number.to_le_bytes());
@@ -78,12 +131,12 @@ impl SegmentHeader {
         bytes.extend_from_slice(&self.previous_end.to_le_bytes());
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(&self.wall.0.to_le_bytes());
-        for (name, length_max) in [(self.source.store_id.as_str(), 32), (self.source.agent_id.as_str(), 31)] {
-            bytes.push(u8::try_from(name.len()).expect("names are at most 32 bytes"));
-            bytes.extend_from_slice(name.as_bytes());
-            bytes.resize(bytes.len() + length_max - name.len(), 0);
-        }
+        push_text(&mut bytes, self.source.store_id.as_str(), 32);
+        push_text(&mut bytes, self.source.agent_id.as_str(), 31);
         bytes.resize(FIXED_BYTES, 0);
+        if let Some(making) = &self.making {
+            making.encode(&mut bytes);
+        }
         encode_entries(&mut bytes, &self.table);
         let length = (bytes.len() + CRC_BYTES).max(bytes_min).next_multiple_of(FRAME_ALIGN_BYTES);
         bytes[12..16].copy_from_slice(&u32::try_from(length).expect("tables are bounded").to_le_bytes());
@@ -116,26 +169,30 @@ impl SegmentHeader {
     fn fields(body: &[u8]) -> Result<Self, HeaderFault> {
         let mut pieces = Pieces(body);
         let version = pieces.array::<8>().and_then(|_| pieces.u16()).ok_or(HeaderFault::Damaged)?;
-        if version != FORMAT_VERSION {
-            return Err(HeaderFault::Version(version));
-        }
-        Self::rest(&mut pieces, body).ok_or(HeaderFault::Damaged)
+        let table_at = match version {
+            1 => FIXED_BYTES,
+            FORMAT_VERSION => FIXED_BYTES_2,
+            _ => return Err(HeaderFault::Version(version)),
+        };
+        Self::rest(&mut pieces, body, table_at).ok_or(HeaderFault::Damaged)
     }
 
-    fn rest(pieces: &mut Pieces<'_>, body: &[u8]) -> Option<Self> {
+    fn rest(pieces: &mut Pieces<'_>, body: &[u8], table_at: usize) -> Option<Self> {
         let flags = pieces.u16()?;
         pieces.u32()?;
         let (number, proven, nonce, previous_end) = (pieces.u32()?, pieces.u32()?, pieces.u64()?, pieces.u32()?);
         pieces.u32()?;
         let wall = WallTime(pieces.i64()?);
-        let name = |length: u8, field: &[u8]| {
-            field.get(..usize::from(length)).map(<[u8]>::to_vec).and_then(|name| String::from_utf8(name).ok())
-        };
-        let store_id = name(pieces.u8()?, &pieces.array::<32>()?)?;
-        let agent_id = name(pieces.u8()?, &pieces.array::<31>()?)?;
+        let store_id = text(pieces.u8()?, &pieces.array::<32>()?)?;
+        let agent_id = text(pieces.u8()?, &pieces.array::<31>()?)?;
         let source = Source { store_id: StoreId::new(&store_id).ok()?, agent_id: AgentId::new(&agent_id).ok()? };
-        let table = decode_entries(&mut Pieces(body.get(FIXED_BYTES..)?))?;
-        Some(Self { number, nonce, proven, previous_end, recycled: flags & FLAG_RECYCLED != 0, wall, source, table })
+        let making = match body.get(FIXED_BYTES..table_at)? {
+            [] => None,
+            more => Some(Making::decode(&mut Pieces(more))?),
+        };
+        let table = decode_entries(&mut Pieces(body.get(table_at..)?))?;
+        let recycled = flags & FLAG_RECYCLED != 0;
+        Some(Self { number, nonce, proven, previous_end, recycled, wall, source, making, table })
     }
 
     /// Reads the header of an open file.
@@ -226,6 +283,7 @@ mod tests {
             recycled: false,
             wall: WallTime(0),
             source,
+            making: None,
             table: (0..epochs).map(epoch).collect(),
         }
     }

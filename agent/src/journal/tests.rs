@@ -26,6 +26,7 @@ mod damaged;
 mod edges;
 mod failing;
 mod figures;
+mod formats;
 mod golden;
 mod lookups;
 mod mending;
@@ -50,6 +51,7 @@ pub(super) fn small() -> JournalConfig {
         checkpoint_bytes_max: 4096,
         ops_shed_segments: 2,
         spares_max: 2,
+        format_write: 1,
     }
 }
 
@@ -303,13 +305,15 @@ pub(super) struct Contents {
     pub(super) gone: Vec<Gone>,
 }
 
-/// A journal of a few segments and lanes, several groups in each, closed or killed; the last epoch is the second.
+/// A journal of a few segments and lanes, several groups in each, closed or killed; the last epoch is the second, and begins format 2.
 pub(super) fn sample(clean: bool) -> World {
     let mut world = World::new(small());
     for _ in 0..6 {
         world.append(&[Lane::Trade, Lane::Stock, Lane::Trade], 150).unwrap();
     }
     world.journal.take().unwrap().close().unwrap();
+    // From here on somebody has both formats.
+    world.config.format_write = 2;
     world.open();
     for _ in 0..5 {
         world.append(&[Lane::Trade, Lane::Trade, Lane::Ops], 150).unwrap();

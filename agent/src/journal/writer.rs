@@ -15,7 +15,7 @@ use super::frame::{self, Header, Kind, NO_EPOCH, Seed};
 use super::index::{self, Meta};
 use super::limits::{GROUP_BYTES_MAX, PAYLOAD_BYTES_MAX, TABLE_EPOCHS_MAX};
 use super::scan::LocalPart;
-use super::segment::{self, SegmentHeader};
+use super::segment::{self, Making, SegmentHeader};
 use super::table::{Entry, GroupHeader, Head, lane_index};
 use super::types::{Committed, IdentityKey, JournalError, Position, StageError, Staged};
 use super::{Journal, Open};
@@ -382,6 +382,7 @@ impl Journal {
             recycled: spare.is_some(),
             wall: self.open.content.wall_last.unwrap_or(self.wall_last),
             source: self.source.clone(),
+            making: Making::now(self.config.format_write, self.config.segment_bytes),
             table: self.table_entries(),
         };
         self.wall_last = header.wall;

@@ -54,7 +54,7 @@ pub(super) fn recover(bytes: &[u8]) {
     let disk = disk(bytes);
     for start in 1..=2 {
         disk.kill();
-        let Some(mut journal) = open(&disk) else { return };
+        let Some(mut journal) = open(&disk, u16::from(start)) else { return };
         read(&mut journal);
         let epoch = Epoch([200 + start; 16]);
         if journal.lanes().iter().all(|view| view.epoch != epoch) {
@@ -65,13 +65,14 @@ pub(super) fn recover(bytes: &[u8]) {
     }
 }
 
-fn open(disk: &MemoryDisk) -> Option<Journal> {
+fn open(disk: &MemoryDisk, format_write: u16) -> Option<Journal> {
     let source =
         Source { store_id: StoreId::new("0042").expect("a store"), agent_id: AgentId::new("box1").expect("an agent") };
     let config = JournalConfig {
         segment_bytes: 4096,
         checkpoint_bytes_max: 4096,
         free_bytes_min: 0,
+        format_write,
         ..JournalConfig::default()
     };
     Journal::open(Arc::new(disk.clone()), config, &source, 77).ok().map(|(journal, _)| journal)

@@ -61,7 +61,7 @@ impl Recovery {
         self.report(number, &bytes, rot.clone(), gone, found.header.is_none(), &tail);
         self.report_cut(number, &bytes, &torn, &tail);
         rot.extend(torn);
-        if is_cut || (found.bytes < self.config.segment_bytes && !tail.clean) {
+        if is_cut || (found.bytes < found.made_bytes(self.config.segment_bytes) && !tail.clean) {
             // A segment has its whole length before it has its name. A file cut between two groups looks whole but for that.
             self.note(
                 "the last segment is shorter than it was made; what was cut off cannot be named",

@@ -1,17 +1,18 @@
-//! The fixture of format version 1, made once, opened and read for ever: `agent/fixtures/journal-v1/`.
+//! The fixtures of each format, made once, opened and read for ever: `agent/fixtures/journal-v1/` and `-v2/`.
 //!
-//! It holds two epochs on three lanes over several segments, a state snapshot, a cursor, and a closing mark. Where a change of the code
+//! Each holds two epochs on three lanes over several segments, a state snapshot, a cursor, and a closing mark. Where a change of the code
 //! changes these bytes, the format has changed: write a new version beside it.
 
+use super::formats::restate;
 use super::*;
 use std::path::{Path, PathBuf};
 
-fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/journal-v1")
+fn fixture(format: u16) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fixtures/journal-v{format}"))
 }
 
-fn make() -> World {
-    let mut world = World::new(small());
+fn make(format: u16) -> World {
+    let mut world = World::new(JournalConfig { format_write: format, ..small() });
     for _ in 0..4 {
         world.append(&[Lane::Trade, Lane::Stock, Lane::Trade], 100).unwrap();
     }
@@ -28,8 +29,16 @@ fn make() -> World {
     world
 }
 
-/// The files of the fixture, without the ballast, which is zeros.
+/// The files of the fixture, without the ballast, which is zeros, and as the first software with format 2 made them.
 fn files(world: &World) -> BTreeMap<String, Vec<u8>> {
+    for name in world.names(".seg") {
+        restate(world, &name, |header| {
+            if let Some(making) = &mut header.making {
+                assert_eq!(making.software, crate::SOFTWARE);
+                "counterfoil 0.1.0".clone_into(&mut making.software);
+            }
+        });
+    }
     let kept = world.disk.files().into_iter().filter(|file| !file.name.ends_with("ballast"));
     kept.map(|file| (file.name.clone(), trimmed(&file.name, world.disk.content(&file.name).unwrap()))).collect()
 }
@@ -43,11 +52,11 @@ fn trimmed(name: &str, mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-fn load() -> World {
-    let world = make();
+fn load(format: u16) -> World {
+    let world = make(format);
     let loaded = World { disk: MemoryDisk::new(), journal: None, ..copy(&world) };
     for dir in ["", "journal"] {
-        for entry in std::fs::read_dir(fixture().join(dir)).unwrap() {
+        for entry in std::fs::read_dir(fixture(format).join(dir)).unwrap() {
             let entry = entry.unwrap();
             if entry.path().is_file() {
                 let name = format!("{dir}/{}", entry.file_name().into_string().unwrap());
@@ -58,24 +67,24 @@ fn load() -> World {
     loaded
 }
 
-#[test]
-fn version_1_is_written_as_it_was() {
-    let made = files(&make());
+fn is_written_as_it_was(format: u16) {
+    let made = files(&make(format));
+    let fixture = fixture(format);
     if std::env::var_os("COUNTERFOIL_MAKE_FIXTURES").is_some() {
-        std::fs::create_dir_all(fixture().join("journal")).unwrap();
+        std::fs::create_dir_all(fixture.join("journal")).unwrap();
         for (name, bytes) in &made {
-            std::fs::write(fixture().join(name), bytes).unwrap();
+            std::fs::write(fixture.join(name), bytes).unwrap();
         }
     }
+    assert!(made.len() >= 6, "{:?}", made.keys());
     for (name, bytes) in &made {
-        let kept = std::fs::read(fixture().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let kept = std::fs::read(fixture.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(kept == *bytes, "{name} differs from the fixture");
     }
 }
 
-#[test]
-fn version_1_is_read_for_ever() {
-    let mut world = load();
+fn is_read_for_ever(format: u16) {
+    let mut world = load(format);
     world.open();
     let opened = world.opened.clone();
     assert!(opened.clean && opened.damage.is_empty() && opened.tail_cut.is_none() && !opened.created, "{opened:?}");
@@ -90,15 +99,24 @@ fn version_1_is_read_for_ever() {
     assert_eq!(world.journal().lanes().last().unwrap().parent, Some(epoch(2)));
 }
 
+/// What is written by default is byte for byte what the release before wrote, and reads.
 #[test]
-fn a_later_version_is_refused_by_name() {
-    let mut world = load();
-    let name = world.names(".seg").pop().unwrap();
-    let mut bytes = world.disk.content(&name).unwrap();
-    let length = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) as usize;
-    bytes[8] = 2;
-    let crc = crc32c::crc32c(&bytes[..length - 4]);
-    bytes[length - 4..length].copy_from_slice(&crc.to_le_bytes());
-    world.disk.set_content(&name, bytes);
-    assert!(matches!(world.try_open(), Err(OpenError::Version { found: 2, known: 1, .. })));
+fn version_1_is_written_as_it_was() {
+    assert_eq!(JournalConfig::default().format_write, 1);
+    is_written_as_it_was(1);
+}
+
+#[test]
+fn version_1_is_read_for_ever() {
+    is_read_for_ever(1);
+}
+
+#[test]
+fn version_2_is_written_as_it_was() {
+    is_written_as_it_was(2);
+}
+
+#[test]
+fn version_2_is_read_for_ever() {
+    is_read_for_ever(2);
 }

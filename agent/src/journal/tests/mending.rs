@@ -8,7 +8,7 @@ use counterfoil_proto::id::SeqRange;
 use crate::journal::damage::{mend_header, punch, quarantine, read_tolerant, subtract};
 use crate::journal::disk::{Disk, DiskFile};
 use crate::journal::scan::Content;
-use crate::journal::segment::SegmentHeader;
+use crate::journal::segment::{Making, SegmentHeader};
 use crate::journal::table::{Entry, Head, Table};
 
 const NONCE: u64 = 77;
@@ -114,6 +114,7 @@ fn header(epochs: u8) -> SegmentHeader {
         recycled: false,
         wall: NOW,
         source: source(),
+        making: None,
         table,
     }
 }
@@ -129,6 +130,12 @@ fn a_mended_header_is_as_long_as_the_old_one_and_forgets_the_oldest_epochs_first
         let named: Vec<_> = mended.table.iter().map(|entry| entry.epoch).collect();
         assert!(named.ends_with(&expected) && named.len() <= expected.len() + 1, "{epochs} in {length}: {named:?}");
         assert_eq!(length_of(named.len() as u8).min(length_of(length)), length_of(named.len() as u8));
+    }
+    // What format 2 says more goes before any epoch does.
+    let longer = |epochs| SegmentHeader { making: Making::now(2, 4096), ..header(epochs) };
+    for (epochs, room, format) in [(3, header(3).encode(0).len(), 1), (3, longer(3).encode(0).len(), 2)] {
+        let (mended, length) = SegmentHeader::decode(&mend_header(longer(epochs), room as u32)).unwrap();
+        assert_eq!((mended.format(), mended.table.len(), length as usize), (format, 3, room));
     }
     // Not even without a table does it fit: it is written all the same.
     assert!(!mend_header(header(0), 8).is_empty());

@@ -28,6 +28,8 @@ enum Step {
     },
     Acknowledge,
     Reclaim,
+    /// Somebody sets `journal.format_write`; the next opening heeds it.
+    Format(u16),
 }
 
 fn cut() -> impl Strategy<Value = Cut> {
@@ -51,6 +53,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0_u64..24).prop_map(|after| Step::KillInOpening { after }),
         1 => Just(Step::Acknowledge),
         1 => Just(Step::Reclaim),
+        1 => (1_u16..3).prop_map(Step::Format),
     ]
 }
 
@@ -75,6 +78,7 @@ fn run(steps: &[Step]) {
             Step::Append { lanes: bits, bytes } => {
                 world.append(&lanes(bits), bytes).unwrap();
             }
+            Step::Format(format) => world.config.format_write = format,
             Step::Snapshot => {
                 world.journal().stage_local(0, 2, b"one").unwrap();
                 world.journal().stage_local(1, 2, b"two").unwrap();

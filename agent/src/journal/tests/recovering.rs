@@ -379,7 +379,7 @@ fn the_time_of_the_last_commit_is_that_of_the_last_group() {
 #[test]
 fn a_binding_that_cannot_be_read_is_not_a_missing_one() {
     let sample = closed();
-    for nth in 0..12 {
+    for nth in 0..48 {
         let mut world = copy(&sample);
         world.disk.fail(Some(fail(Call::Any, nth, false)));
         if world.try_open().is_ok() {

@@ -1,5 +1,6 @@
 //! Files cut short, and ends and numbers that are wrong under a checksum that fits.
 
+use super::super::formats::restate;
 use super::*;
 
 fn cut_each(sample: &World, name: &str) {
@@ -39,15 +40,6 @@ fn a_segment_cut_below_what_its_header_proves_loses_only_what_was_behind() {
     for world in [sample, long] {
         cut_each(&world, world.names(".seg").last().unwrap());
     }
-}
-
-/// States something else in the header of a segment, under a checksum that fits.
-fn restate(world: &World, name: &str, change: impl FnOnce(&mut segment::SegmentHeader)) {
-    let mut bytes = world.disk.content(name).unwrap();
-    let (mut header, length) = segment::SegmentHeader::decode(&bytes).unwrap();
-    change(&mut header);
-    bytes[..length as usize].copy_from_slice(&header.encode(length as usize));
-    world.disk.set_content(name, bytes);
 }
 
 #[test]
