@@ -72,6 +72,9 @@ pub struct Target {
     /// Where the agent listens for tills: `ingress.listen` of its configuration.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7360")]
     pub agent: hyper::Uri,
+    /// For an agent with TLS (https://…): a file with the PEM certificates that sign its own.
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
     /// A file whose first line is the bearer token, where the agent asks for one.
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,

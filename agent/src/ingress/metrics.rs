@@ -11,7 +11,7 @@ use crate::agent::Spooled;
 use crate::answer::{LaneStatus, Status};
 
 /// The statuses that answers have; another one would count as the last.
-const STATUSES: [u16; 16] = [200, 201, 304, 400, 401, 403, 404, 405, 409, 413, 415, 422, 503, 507, 500, 0];
+const STATUSES: [u16; 17] = [200, 201, 304, 400, 401, 403, 404, 405, 409, 413, 415, 422, 429, 503, 507, 500, 0];
 
 /// Calls, and one for what matched none.
 const CALLS: usize = ROUTES.len() + 1;
@@ -23,6 +23,8 @@ pub struct Counters {
     connections: AtomicU64,
     given_up: AtomicU64,
     turned_away: AtomicU64,
+    refused: AtomicU64,
+    unencrypted: AtomicU64,
 }
 
 impl Default for Counters {
@@ -32,6 +34,8 @@ impl Default for Counters {
             connections: AtomicU64::new(0),
             given_up: AtomicU64::new(0),
             turned_away: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            unencrypted: AtomicU64::new(0),
         }
     }
 }
@@ -59,6 +63,16 @@ impl Counters {
     /// Counts a connection for which there was no room.
     pub fn turned_away(&self) {
         self.turned_away.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a connection of a peer that opened too many of them.
+    pub fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a connection on which TLS was not agreed on.
+    pub fn unencrypted(&self) {
+        self.unencrypted.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -184,6 +198,16 @@ fn ingress(text: &mut Text, counters: &Counters) {
         "counterfoil_http_connections_turned_away_total",
         "Connections for which there was no room.",
         read(&counters.turned_away),
+    );
+    text.counter(
+        "counterfoil_http_connections_refused_total",
+        "Connections of peers that opened too many of them in a short time.",
+        read(&counters.refused),
+    );
+    text.counter(
+        "counterfoil_http_handshakes_failed_total",
+        "Connections on which TLS was not agreed on.",
+        read(&counters.unencrypted),
     );
     text.family("counterfoil_http_responses_total", "counter", "Answers by call and status.");
     for (index, of_route) in counters.answered.iter().enumerate() {

@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 
 use super::admit::{self, DOCUMENTS_MAX, MediaType};
 use super::body::{Held, discard_unasked};
+use super::grant::Grant;
 use super::query;
 use super::reply::{self, FaultAnswer, ManyAnswer, Problem, problems};
 use super::route::{Api, Asked};
@@ -42,19 +43,20 @@ pub(super) type Judged = Result<Prepared, Problem>;
 
 /// Takes documents of `kind`.
 pub(super) async fn submit(api: &Api, kind: Kind, asked: Asked) -> Result<Response, Problem> {
+    let grant = asked.caller.grant.clone();
     let read = read(api, asked).await.inspect_err(|problem| api.agent.count_refused(problem.slug()))?;
     let (documents, key, _held) = read;
     let is_one = matches!(documents, Documents::One(_));
     let judged = judge(&api.context, kind, documents, key).await?;
-    settle(api, judged, is_one).await
+    settle(api, &grant, judged, is_one).await
 }
 
-/// Hands on what was judged good, and answers for all.
-pub(super) async fn settle(api: &Api, judged: Vec<Judged>, is_one: bool) -> Result<Response, Problem> {
+/// Hands on what was judged good and the caller may post, and answers for all.
+pub(super) async fn settle(api: &Api, grant: &Grant, judged: Vec<Judged>, is_one: bool) -> Result<Response, Problem> {
     let mut problems = Vec::with_capacity(judged.len());
     let mut prepared = Vec::with_capacity(judged.len());
     for judged in judged {
-        match judged {
+        match judged.and_then(|document| grant.may_post(&document).map(|()| document)) {
             Ok(document) => {
                 prepared.push(document);
                 problems.push(None);
@@ -144,7 +146,7 @@ pub(super) async fn validate(api: &Api, asked: Asked) -> Result<Response, Proble
     let kind = match kind {
         Ok(kind) => kind,
         Err(problem) => {
-            discard_unasked(&asked.headers, asked.body).await;
+            discard_unasked(&asked.headers, asked.body, &asked.peer.phase).await;
             return Err(problem);
         }
     };
@@ -236,7 +238,7 @@ async fn read(api: &Api, asked: Asked) -> Result<(Documents, Option<String>, Hel
     let (media, key) = match head {
         Ok(head) => head,
         Err(problem) => {
-            discard_unasked(&headers, body).await;
+            discard_unasked(&headers, body, &peer.phase).await;
             return Err(problem);
         }
     };
