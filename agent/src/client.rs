@@ -6,17 +6,22 @@
 pub mod exceptions;
 pub mod status;
 
-use std::io;
+use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use bytes::Bytes;
+use counterfoil_config::tls::{ClientFiles, TlsError};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::command::Target;
 
@@ -29,8 +34,11 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The address is none.
-    #[error("{0} is no address of an agent; http://host:port is wanted")]
+    #[error("{0} is no address of an agent; http://host:port is wanted, or https://host:port with --ca-file")]
     Address(Uri),
+    /// The authority's certificates cannot be read.
+    #[error(transparent)]
+    Tls(TlsError),
     /// The token cannot be read.
     #[error("the token in {0} cannot be read: {1}")]
     Token(String, io::Error),
@@ -56,21 +64,44 @@ pub struct Client {
     base: Uri,
     authority: String,
     token: Option<String>,
+    tls: Option<Encryption>,
+}
+
+/// How a connection is encrypted, and whom it has to reach.
+struct Encryption {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+}
+
+impl fmt::Debug for Encryption {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Encryption").field(&self.name).finish()
+    }
 }
 
 impl Client {
     /// Reads what the arguments name.
     pub fn new(target: &Target) -> Result<Self, ClientError> {
         let base = target.agent.clone();
-        let authority = base.authority().filter(|_| base.scheme_str() == Some("http")).map(ToString::to_string);
-        let Some(authority) = authority else { return Err(ClientError::Address(base)) };
+        let (Some(authority), Some(scheme)) = (base.authority().map(ToString::to_string), base.scheme_str()) else {
+            return Err(ClientError::Address(base));
+        };
+        let tls = match (scheme, &target.ca_file, ServerName::try_from(host_of(&base).to_owned())) {
+            ("http", None, _) => None,
+            ("https", Some(ca_file), Ok(name)) => {
+                let config =
+                    ClientFiles { ca_file: ca_file.clone(), identity: None }.read().map_err(ClientError::Tls)?;
+                Some(Encryption { connector: TlsConnector::from(Arc::new(config)), name })
+            }
+            _ => return Err(ClientError::Address(base)),
+        };
         let read = |path: &std::path::PathBuf| {
             let text = std::fs::read_to_string(path);
             let text = text.map_err(|error| ClientError::Token(path.display().to_string(), error))?;
             Ok(text.lines().next().unwrap_or_default().trim().to_owned())
         };
         let token = target.token_file.as_ref().map(read).transpose()?;
-        Ok(Self { base, authority, token })
+        Ok(Self { base, authority, token, tls })
     }
 
     /// What stands at a path.
@@ -99,10 +130,24 @@ impl Client {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(u16, Bytes), String> {
-        let words = |error: &dyn std::error::Error| error.to_string();
-        let port = self.base.port_u16().unwrap_or(80);
-        let host = self.base.host().unwrap_or_default().trim_matches(['[', ']']);
-        let stream = TcpStream::connect((host, port)).await.map_err(|error| words(&error))?;
+        let port = self.base.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
+        let stream = TcpStream::connect((host_of(&self.base), port)).await.map_err(|error| words(&error))?;
+        match &self.tls {
+            None => self.exchange_over(stream, method, path, body).await,
+            Some(Encryption { connector, name }) => {
+                let stream = connector.connect(name.clone(), stream).await.map_err(|error| words(&error))?;
+                self.exchange_over(stream, method, path, body).await
+            }
+        }
+    }
+
+    async fn exchange_over(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(u16, Bytes), String> {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| words(&error))?;
         let connection = tokio::spawn(connection);
@@ -121,6 +166,14 @@ impl Client {
         connection.abort();
         Ok((status, body))
     }
+}
+
+fn words(error: &dyn std::error::Error) -> String {
+    error.to_string()
+}
+
+fn host_of(base: &Uri) -> &str {
+    base.host().unwrap_or_default().trim_matches(['[', ']'])
 }
 
 /// A problem (RFC 9457) in words.

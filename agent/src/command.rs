@@ -3,10 +3,12 @@
 //! Invariant: nothing is done here; the binary does it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use counterfoil_proto::id::PublicKey;
+
+use crate::config::IngressConfig;
 
 /// Takes documents from the tills of a store, puts them on disk, hands them to the hub.
 #[derive(Debug, Parser)]
@@ -95,6 +97,9 @@ pub enum Command {
         /// The agent's configuration.
         #[arg(long, value_name = "FILE", default_value = "/etc/counterfoil/agent.toml")]
         config: PathBuf,
+        /// For an agent with TLS: a file with the PEM certificates that sign its own.
+        #[arg(long, value_name = "FILE")]
+        ca_file: Option<PathBuf>,
         /// A file whose first line is the bearer token, where the agent asks for one.
         #[arg(long, value_name = "FILE")]
         token_file: Option<PathBuf>,
@@ -115,22 +120,30 @@ pub struct Target {
     /// Where the agent listens for tills: `ingress.listen` of its configuration.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7360")]
     pub agent: hyper::Uri,
+    /// For an agent with TLS (https://…): a file with the PEM certificates that sign its own.
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
     /// A file whose first line is the bearer token, where the agent asks for one.
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 }
 
 impl Target {
-    /// The agent of this box that listens there.
-    pub fn of(listen: SocketAddr, token_file: Option<&Path>) -> Self {
+    /// The agent of this box, where that configuration says that it listens.
+    pub fn of(ingress: &IngressConfig, ca_file: Option<PathBuf>, token_file: Option<PathBuf>) -> Self {
+        let listen = ingress.listen;
         let ip = match listen.ip() {
             ip if !ip.is_unspecified() => ip,
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         };
         let authority = SocketAddr::new(ip, listen.port()).to_string();
-        let agent = hyper::Uri::builder().scheme("http").authority(authority).path_and_query("/").build();
-        Self { agent: agent.unwrap_or_default(), token_file: token_file.map(Path::to_owned) }
+        let agent = hyper::Uri::builder()
+            .scheme(if ingress.tls.is_some() { "https" } else { "http" })
+            .authority(authority)
+            .path_and_query("/")
+            .build();
+        Self { agent: agent.unwrap_or_default(), ca_file, token_file }
     }
 }
 

@@ -17,12 +17,14 @@ use counterfoil_telemetry::trace;
 use jiff::civil;
 use jiff::tz::TimeZone;
 
-use crate::ingress::admit::Tokens;
+use crate::ingress::grant::{self, Grant};
+use crate::ingress::peers::Allowance;
 use crate::legacy::{Profile, Profiles};
 
 pub mod keys;
 
-use counterfoil_config::tls::{ClientFiles, Identity};
+use counterfoil_config::tls::{ClientFiles, Identity, ServerFiles};
+use counterfoil_config::tokens::Tokens;
 use counterfoil_config::written::{Fault, Origin, Written};
 
 /// The configuration cannot be taken (exit 78).
@@ -100,12 +102,18 @@ pub struct IngressConfig {
     pub listen: SocketAddr,
     /// A Unix socket beside it.
     pub unix_socket: Option<PathBuf>,
-    /// Who may call; `None` where everybody on this box may.
-    pub tokens: Option<Tokens>,
+    /// What TCP is encrypted with; `None` where it is plain.
+    pub tls: Option<ServerFiles>,
+    /// Who may call; `None` where everybody on this box may, or who has a certificate.
+    pub tokens: Option<Tokens<Grant>>,
     /// Host names beside loopback names and the address.
     pub allowed_hosts: Vec<String>,
     /// Connections at once.
     pub connections_max: usize,
+    /// Of these, of one address.
+    pub peer_connections_max: usize,
+    /// What one peer may ask for.
+    pub allowance: Allowance,
     /// Bytes of one body.
     pub body_bytes_max: usize,
     /// Bytes of all bodies at work.
@@ -313,20 +321,26 @@ impl Check<'_> {
             text.parse().map_err(|_| "an address and a port, such as \"127.0.0.1:7360\" or \"[::1]:7360\"")
         });
         let tokens_file = self.path("ingress.tokens_file");
-        let tokens = tokens_file.as_ref().and_then(|path| match Tokens::read(path) {
+        let tokens = tokens_file.as_ref().and_then(|path| match grant::read(path) {
             Ok(tokens) => Some(tokens),
             Err(error) => {
                 self.fault("ingress.tokens_file", crate::error::chain(&error));
                 None
             }
         });
-        if listen.is_some_and(|address| !address.ip().is_loopback()) && tokens_file.is_none() {
-            self.fault(
-                "ingress.listen",
-                "an address that is not loopback needs `ingress.tokens_file`; write that too, or listen on \"127.0.0.1:7360\". This \
-                 version has no TLS on the tills' side: on a network that others share, put a TLS proxy on this box in front of loopback"
-                    .to_owned(),
-            );
+        let tls = self.ingress_tls();
+        let is_asked = tokens_file.is_some() || self.written.text("ingress.client_ca_file").is_some();
+        if listen.is_some_and(|address| !address.ip().is_loopback()) {
+            let (is_encrypted, here) = (tls.is_some(), "; write that too, or listen on \"127.0.0.1:7360\"");
+            if !is_encrypted {
+                let needs =
+                    "`ingress.listen` is not loopback and needs TLS: `ingress.cert_file` and `ingress.key_file`";
+                self.fault("ingress.listen", format!("{needs}{here}"));
+            }
+            if !is_asked {
+                let needs = "`ingress.listen` is not loopback and needs to know who calls: `ingress.tokens_file` or `ingress.client_ca_file`";
+                self.fault("ingress.listen", format!("{needs}{here}"));
+            }
         }
         let unix_socket = self.path("ingress.unix_socket");
         if unix_socket.as_ref().is_some_and(|path| path.as_os_str().len() > 107) {
@@ -340,12 +354,19 @@ impl Check<'_> {
                 );
             }
         }
+        let connections_max = self.count("ingress.connections_max");
         Some(IngressConfig {
             listen: listen?,
             unix_socket,
+            tls,
             tokens,
             allowed_hosts: self.written.texts("ingress.allowed_hosts").to_vec(),
-            connections_max: self.count("ingress.connections_max"),
+            connections_max,
+            peer_connections_max: (connections_max * self.count("ingress.peer_connections_percent") / 100).max(1),
+            allowance: Allowance {
+                per_second: self.number("ingress.peer_requests_per_second"),
+                burst: self.number("ingress.peer_burst"),
+            },
             body_bytes_max: self.count("ingress.body_bytes_max"),
             bodies_bytes_max: self.count("ingress.bodies_bytes_max"),
             header_timeout: self.duration("ingress.header_timeout"),
@@ -354,8 +375,36 @@ impl Check<'_> {
             drain_timeout: self.duration("ingress.drain_timeout"),
             queue_max: self.count("ingress.queue_max"),
             profiles,
-            certificates: self.path("mqtt.cert_file").map(|file| ("mqtt", file)).into_iter().collect(),
+            certificates: [("mqtt", "mqtt.cert_file"), ("ingress", "ingress.cert_file")]
+                .into_iter()
+                .filter_map(|(of, key)| Some((of, self.path(key)?)))
+                .collect(),
         })
+    }
+
+    fn ingress_tls(&mut self) -> Option<ServerFiles> {
+        let [cert_file, key_file, client_ca_file] =
+            ["ingress.cert_file", "ingress.key_file", "ingress.client_ca_file"].map(|name| self.path(name));
+        match (cert_file, key_file) {
+            (Some(cert_file), Some(key_file)) => {
+                Some(ServerFiles { identity: Identity { cert_file, key_file }, client_ca_file })
+            }
+            (None, None) => {
+                if client_ca_file.is_some() {
+                    let needs = "asks for certificates, which needs TLS: `ingress.cert_file` and `ingress.key_file`; write those too";
+                    self.fault("ingress.client_ca_file", format!("`ingress.client_ca_file` {needs}"));
+                }
+                None
+            }
+            (cert_file, _) => {
+                let there = if cert_file.is_some() { "ingress.cert_file" } else { "ingress.key_file" };
+                self.fault(
+                    there,
+                    "`ingress.cert_file` and `ingress.key_file` need each other; write both or none".to_owned(),
+                );
+                None
+            }
+        }
     }
 
     fn mqtt(&mut self) -> Option<MqttConfig> {
@@ -460,6 +509,10 @@ impl Check<'_> {
 
     fn count(&self, name: &str) -> usize {
         usize::try_from(self.written.number(name)).unwrap_or(usize::MAX)
+    }
+
+    fn number(&self, name: &str) -> u32 {
+        u32::try_from(self.written.number(name)).unwrap_or(u32::MAX)
     }
 
     fn duration(&self, name: &str) -> Duration {

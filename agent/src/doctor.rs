@@ -94,7 +94,7 @@ impl fmt::Display for Check {
 }
 
 /// Looks everything over, in the order in which one thing rests on another. `on_check` hears each as it is done: some take seconds.
-pub fn examine(config: &Config, token_file: Option<&Path>, env: &Env, on_check: &mut dyn FnMut(&Check)) -> Vec<Check> {
+pub fn examine(config: &Config, target: &Target, env: &Env, on_check: &mut dyn FnMut(&Check)) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut add = |found: Vec<Check>| {
         found.iter().for_each(&mut *on_check);
@@ -110,7 +110,7 @@ pub fn examine(config: &Config, token_file: Option<&Path>, env: &Env, on_check: 
     add(vec![clock(env, newest(&config.data_dir))]);
     add(certificates(config, env));
     add(line(config));
-    add(vec![agent(config, token_file)]);
+    add(vec![agent(target)]);
     checks
 }
 
@@ -384,9 +384,9 @@ fn handshake(mut stream: TcpStream, host: &str, tls: rustls::ClientConfig) -> Re
     }
 }
 
-fn agent(config: &Config, token_file: Option<&Path>) -> Check {
+fn agent(target: &Target) -> Check {
     const SUBJECT: &str = "Agent";
-    match Client::new(&Target::of(config.ingress.listen, token_file)).and_then(|client| status::overview(&client)) {
+    match Client::new(target).and_then(|client| status::overview(&client)) {
         Err(error) => {
             let advice = "Start it (systemctl start counterfoil), or see why it does not (journalctl -u counterfoil).";
             Check::of(SUBJECT, Health::Warning, error.to_string(), advice)

@@ -52,7 +52,7 @@ impl ExitError {
     /// What the process exits with.
     pub const fn code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::DataDir(_) => EXIT_CONFIGURATION,
+            Self::Config(_) | Self::DataDir(_) | Self::Ingress(IngressError::Tls(_)) => EXIT_CONFIGURATION,
             Self::Disk(_) => EXIT_DISK,
             Self::Ingress(_) | Self::Env(_) => EXIT_BOX,
             Self::Ended { .. } => EXIT_SOFTWARE,

@@ -1,11 +1,12 @@
 //! The tills' side: listens, bounds connections, speaks HTTP/1.1, and drains at a stop.
 //!
-//! A request goes `connection` (time limits) -> `gate` (host, token) -> `route` -> `submit` or `query` -> the agent -> `reply`.
+//! A connection is taken by `open` (its peer's share) and `peers` (its peer's budget), with TLS where there are files for it. A request goes
+//! `connection` (time limits) -> `gate` (host, token or certificate, budget, role) -> `route` -> `submit` or `query` -> the agent -> `reply`.
 //!
 //! Invariants: connections, heads, bodies and waiting requests are bounded, and whoever meets a bound learns it by status code or
-//! by a closed connection, never by silence; a thousand sockets that do nothing do not keep an honest till out, because
-//! the idle and the slow make room; a success is told only after the agent told it. What documents mean is deliberately
-//! not known here.
+//! by a closed connection, never by silence; a thousand sockets that do nothing and a peer that asks without end do not keep an honest till
+//! out, because the idle and the slow make room and each peer pays from its own budget; a success is told only after the agent told it.
+//! The Unix socket is plain and has no budget: its permissions say who may. What documents mean is deliberately not known here.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -18,15 +19,17 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use axum::response::Response;
+use counterfoil_config::tls::{Renewing, TlsError};
 use counterfoil_proto::record::Context;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, Id, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use crate::agent::AgentHandle;
@@ -34,10 +37,15 @@ use crate::config::IngressConfig;
 
 pub mod admit;
 pub mod body;
+mod certificate;
 pub mod connection;
+mod gate;
+pub mod grant;
 pub mod ingest;
 pub mod metrics;
+mod open;
 pub mod openapi;
+pub mod peers;
 pub mod query;
 pub mod reply;
 pub mod route;
@@ -45,6 +53,8 @@ pub mod submit;
 
 use connection::{IdleAfter, Patience, Patient, Phase, PhaseCell, Socket};
 use metrics::Counters;
+use open::Open;
+use peers::{PLAIN_CONNECTION_COST, Payer, Peers, TLS_CONNECTION_COST};
 use reply::Unanswered;
 use route::Api;
 
@@ -60,10 +70,15 @@ const TURN_AWAY_WITHIN: Duration = Duration::from_secs(1);
 /// The pause after a failed accept (for example no file descriptors left), so that the failure does not eat a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The answer to who comes while every connection is answering.
-const TURNED_AWAY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
+/// The answer to who comes while every connection, or every one of its share, is answering.
+const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
 connection: close\r\ncontent-length: 167\r\n\r\n{\"type\":\"https://counterfoil.dev/problems/busy\",\"title\":\"Too much is waiting\",\
 \"status\":503,\"detail\":\"Too many connections. Nothing was appended; send the same again\"}\n";
+
+/// The answer to who opens too many connections in a short time.
+const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
+connection: close\r\ncontent-length: 213\r\n\r\n{\"type\":\"https://counterfoil.dev/problems/too-many-requests\",\"title\":\
+\"The caller asks for too much at once\",\"status\":429,\"detail\":\"Too many connections in a short time. Nothing was appended; send the same again\"}\n";
 
 /// The tills cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +99,9 @@ pub enum IngressError {
         /// Why not.
         source: io::Error,
     },
+    /// The files for TLS cannot be used.
+    #[error("Cannot offer TLS to tills (`ingress.cert_file`, `ingress.key_file`, `ingress.client_ca_file`)")]
+    Tls(#[from] TlsError),
     /// The socket that the service manager opened is not one that tills can be served on.
     #[error(
         "Cannot take the socket that systemd opened; counterfoil.socket may have one `ListenStream=` of a Unix socket, and nothing else"
@@ -101,10 +119,14 @@ pub struct Ingress {
     unix: Option<UnixListener>,
     /// The Unix socket that goes with us; one that systemd opened stays.
     unix_path: Option<PathBuf>,
+    /// `None` where TCP is plain.
+    tls: Option<Renewing>,
     router: Router,
     counters: Arc<Counters>,
+    peers: Arc<Peers>,
     patience: Patience,
     connections_max: usize,
+    peer_connections_max: usize,
     drain_timeout: Duration,
 }
 
@@ -122,6 +144,7 @@ impl Ingress {
         agent: AgentHandle,
         inherited: Option<std::os::unix::net::UnixListener>,
     ) -> Result<Self, IngressError> {
+        let tls = config.tls.clone().map(|files| Renewing::open(files, Instant::now().into_std())).transpose()?;
         let listen_failed = |source| IngressError::Listen { address: config.listen, source };
         let tcp = TcpListener::bind(config.listen).await.map_err(listen_failed)?;
         let unix_path = config.unix_socket.clone().filter(|_| inherited.is_none());
@@ -137,14 +160,18 @@ impl Ingress {
             (None, None) => None,
         };
         let counters = Arc::new(Counters::default());
+        let peers = Arc::new(Peers::new(config.allowance));
         Ok(Self {
             tcp,
             unix,
             unix_path,
-            router: route::router(Api::new(config, context, agent, Arc::clone(&counters))),
+            tls,
+            router: route::router(Api::new(config, context, agent, Arc::clone(&counters), Arc::clone(&peers))),
             counters,
+            peers,
             patience: Patience { idle: config.idle_timeout, head: config.header_timeout, write: config.body_timeout },
             connections_max: config.connections_max,
+            peer_connections_max: config.peer_connections_max,
             drain_timeout: config.drain_timeout,
         })
     }
@@ -158,7 +185,7 @@ impl Ingress {
     pub async fn serve(self, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
         let (stopping, stopped) = watch::channel(false);
-        let mut open = Open { start: Instant::now(), tasks: JoinSet::new(), by_task: Vec::new(), stopped };
+        let mut open = Open::new(stopped);
         let mut turned_away = JoinSet::new();
         let mut sweep = tokio::time::interval(self.patience.sweep_every());
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -167,9 +194,9 @@ impl Ingress {
                 () = &mut stop => break,
                 Some(ended) = open.tasks.join_next_with_id() => open.forget(ended.map_or_else(|error| error.id(), |(id, ())| id)),
                 Some(_) = turned_away.join_next() => {}
-                _ = sweep.tick(), if !open.by_task.is_empty() => open.cut_overdue(&self.patience),
+                _ = sweep.tick(), if open.len() > 0 => open.cut_overdue(&self.patience),
                 accepted = self.accept() => match accepted {
-                    Ok((socket, local)) => self.take(&mut open, &mut turned_away, socket, local),
+                    Ok(accepted) => self.take(&mut open, &mut turned_away, accepted),
                     // That peer went before it was accepted; the next one did not.
                     Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(error) => {
@@ -179,9 +206,9 @@ impl Ingress {
                     }
                 },
             }
-            self.counters.connections(open.by_task.len());
+            self.counters.connections(open.len());
         }
-        tracing::info!(connections = open.by_task.len(), "ingress is draining");
+        tracing::info!(connections = open.len(), "ingress is draining");
         stopping.send_replace(true);
         let drained = timeout(self.drain_timeout, async { while open.tasks.join_next().await.is_some() {} }).await;
         if drained.is_err() {
@@ -198,7 +225,7 @@ impl Ingress {
         }
     }
 
-    async fn accept(&self) -> io::Result<(Socket, Option<IpAddr>)> {
+    async fn accept(&self) -> io::Result<Accepted> {
         let unix = async {
             match &self.unix {
                 Some(listener) => listener.accept().await,
@@ -207,65 +234,83 @@ impl Ingress {
         };
         tokio::select! {
             tcp = self.tcp.accept() => {
-                let (socket, _) = tcp?;
-                // Both fail only on a connection that is gone already, which its task will find out.
-                let local = socket.set_nodelay(true).and_then(|()| socket.local_addr()).ok();
-                Ok((Socket::Tcp(socket), local.map(|local| local.ip())))
+                let (socket, remote) = tcp?;
+                Ok(Accepted { socket: Socket::Tcp(socket), remote: Some(remote.ip()) })
             }
-            unix = unix => Ok((Socket::Unix(unix?.0), None)),
+            unix = unix => Ok(Accepted { socket: Socket::Unix(unix?.0), remote: None }),
         }
     }
 
-    /// Takes a connection; where there is no room, gives up the one that does least, or turns this one away.
-    fn take(&self, open: &mut Open, turned_away: &mut JoinSet<()>, socket: Socket, local: Option<IpAddr>) {
-        if open.by_task.len() >= self.connections_max {
-            if open.give_up_one() {
-                self.counters.given_up();
-            } else {
-                self.counters.turned_away();
-                if turned_away.len() < TURNED_AWAY_MAX {
-                    turned_away.spawn(turn_away(socket));
-                }
-                return;
-            }
-        }
+    /// Takes a connection; where there is no room, gives up another one, or turns this one away.
+    fn take(&self, open: &mut Open, turned_away: &mut JoinSet<()>, accepted: Accepted) {
+        let Accepted { socket, remote } = accepted;
+        let tls = self.tls.as_ref().filter(|_| remote.is_some());
         let phase = PhaseCell::new(open.start);
-        let io = TokioIo::new(Patient::new(socket, phase.clone(), self.patience.write));
-        let task = converse(io, Peer { phase: phase.clone(), local }, self.router.clone(), open.stopped.clone());
-        open.by_task.push((open.tasks.spawn(task), phase));
+        let payer = remote.map(Payer::at);
+        let is_plain = tls.is_none();
+        let mut turn_away = |socket, words| {
+            // Who expects TLS would not understand them.
+            if is_plain && turned_away.len() < TURNED_AWAY_MAX {
+                turned_away.spawn(tell_and_close(socket, words));
+            }
+        };
+        if let Some(payer) = &payer {
+            let cost = if is_plain { PLAIN_CONNECTION_COST } else { TLS_CONNECTION_COST };
+            if let Err(exhausted) = self.peers.take(payer, cost, phase.now_ms()) {
+                self.counters.connection_refused();
+                if exhausted.is_news {
+                    tracing::warn!(peer = %payer, "a peer opens too many connections; what is too much is refused");
+                }
+                return turn_away(socket, TOO_MANY);
+            }
+            if open.of(payer) >= self.peer_connections_max {
+                if !open.give_up_one_of(payer) {
+                    self.counters.turned_away();
+                    return turn_away(socket, NO_ROOM);
+                }
+                self.counters.given_up();
+            }
+        }
+        if open.len() >= self.connections_max {
+            if !open.give_up_one() {
+                self.counters.turned_away();
+                return turn_away(socket, NO_ROOM);
+            }
+            self.counters.given_up();
+        }
+        let local = socket.prepare();
+        let io = Patient::new(socket, phase.clone(), self.patience.write);
+        let peer = Peer { phase: phase.clone(), local, remote, common_name: None };
+        let (router, stopped) = (self.router.clone(), open.stopped.clone());
+        match tls {
+            None => open.add(converse(io, peer, router, stopped), phase, payer),
+            Some(tls) => {
+                phase.enter(Phase::Handshake);
+                let (config, trouble) = tls.current(Instant::now().into_std());
+                if let Some(error) = trouble {
+                    tracing::error!(%error, "the files for TLS were changed and cannot be used; tills are served with those before");
+                }
+                let counters = Arc::clone(&self.counters);
+                let work = async move {
+                    match encrypt(TlsAcceptor::from(config), io, peer).await {
+                        Ok((io, peer)) => converse(io, peer, router, stopped).await,
+                        Err(error) => {
+                            counters.unencrypted();
+                            tracing::debug!(%error, "TLS was not agreed on");
+                        }
+                    }
+                };
+                open.add(work, phase, payer);
+            }
+        }
     }
 }
 
-/// The connections that are open.
-struct Open {
-    start: Instant,
-    tasks: JoinSet<()>,
-    by_task: Vec<(AbortHandle, PhaseCell)>,
-    stopped: watch::Receiver<bool>,
-}
-
-impl Open {
-    fn forget(&mut self, ended: Id) {
-        self.by_task.retain(|(task, _)| task.id() != ended);
-    }
-
-    fn cut_overdue(&mut self, patience: &Patience) {
-        for (task, _) in self.by_task.extract_if(.., |(_, phase)| phase.is_overdue(patience)) {
-            task.abort();
-        }
-    }
-
-    /// Closes the connection that has been idle for longest, else the slowest in its head or body. Its till, if it is one, gets no
-    /// answer and sends again.
-    fn give_up_one(&mut self) -> bool {
-        let candidates = self.by_task.iter().enumerate().map(|(index, (_, phase))| (phase.get(), index));
-        let least = candidates.filter(|((phase, _), _)| *phase != Phase::Answering).min();
-        if let Some((_, index)) = least {
-            let (task, _) = self.by_task.swap_remove(index);
-            task.abort();
-        }
-        least.is_some()
-    }
+/// A connection that was accepted.
+struct Accepted {
+    socket: Socket,
+    /// Where it comes from; `None` for the Unix socket.
+    remote: Option<IpAddr>,
 }
 
 /// What a request knows of its connection.
@@ -275,6 +320,24 @@ pub struct Peer {
     pub phase: PhaseCell,
     /// The address that it came in on; `None` for the Unix socket.
     pub local: Option<IpAddr>,
+    /// The address that it comes from; `None` for the Unix socket.
+    pub remote: Option<IpAddr>,
+    /// Of the client's certificate, which was verified.
+    pub common_name: Option<String>,
+}
+
+/// Agrees on TLS. The sweep cuts who takes too long.
+async fn encrypt(
+    acceptor: TlsAcceptor,
+    io: Patient,
+    mut peer: Peer,
+) -> io::Result<(tokio_rustls::server::TlsStream<Patient>, Peer)> {
+    let stream = acceptor.accept(io).await?;
+    let certificates = stream.get_ref().1.peer_certificates();
+    peer.common_name = certificates.and_then(|chain| certificate::common_name(chain.first()?));
+    // A certificate that names nobody is none: the gate asks for another way.
+    peer.phase.enter(Phase::Idle);
+    Ok((stream, peer))
 }
 
 /// Ends a connection without an answer.
@@ -282,7 +345,12 @@ pub struct Peer {
 #[error("nobody knows whether the documents are on the disk")]
 struct NoAnswer;
 
-async fn converse(io: TokioIo<Patient>, peer: Peer, router: Router, mut stopped: watch::Receiver<bool>) {
+async fn converse(
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    router: Router,
+    mut stopped: watch::Receiver<bool>,
+) {
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         let (router, peer) = (router.clone(), peer.clone());
         async move {
@@ -302,7 +370,7 @@ async fn converse(io: TokioIo<Patient>, peer: Peer, router: Router, mut stopped:
         .max_headers(HEADERS_MAX)
         .max_header_size(admit::HEAD_BYTES_MAX)
         .max_buf_size(admit::HEAD_BYTES_MAX)
-        .serve_connection(io, service);
+        .serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);
     // The sender is gone only when serving ended, which is a stop as well.
     let stop = async { stopped.wait_for(|stopped| *stopped).await.is_ok() };
@@ -318,10 +386,10 @@ async fn converse(io: TokioIo<Patient>, peer: Peer, router: Router, mut stopped:
     }
 }
 
-/// Tells a connection that there is no room, and reads a little of what it sends so that it sees the answer and not a reset.
-async fn turn_away(socket: Socket) {
-    async fn tell(mut socket: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin) -> io::Result<()> {
-        socket.write_all(TURNED_AWAY).await?;
+/// Tells a connection why it is not taken, and reads a little of what it sends so that it sees the answer and not a reset.
+async fn tell_and_close(socket: Socket, words: &'static [u8]) {
+    async fn tell(mut socket: impl AsyncRead + AsyncWrite + Unpin, words: &[u8]) -> io::Result<()> {
+        socket.write_all(words).await?;
         socket.shutdown().await?;
         let mut ignored = [0; 4096];
         for _ in 0..16 {
@@ -333,8 +401,8 @@ async fn turn_away(socket: Socket) {
     }
     let told = async {
         match socket {
-            Socket::Tcp(socket) => tell(socket).await,
-            Socket::Unix(socket) => tell(socket).await,
+            Socket::Tcp(socket) => tell(socket, words).await,
+            Socket::Unix(socket) => tell(socket, words).await,
         }
     };
     match timeout(TURN_AWAY_WITHIN, told).await {

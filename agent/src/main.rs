@@ -42,8 +42,10 @@ fn execute(command: Command) -> Result<ExitCode, ExitError> {
         }
         Command::Status { target, json } => status(&target, json),
         Command::Exceptions { target, all, json, word } => exceptions_of(&target, all, json, word.as_ref()),
-        Command::Doctor { config, token_file, json } => {
-            doctor(&Config::load(&config)?, token_file.as_deref(), &Env::of_this_box()?, json)
+        Command::Doctor { config, ca_file, token_file, json } => {
+            let config = Config::load(&config)?;
+            let target = Target::of(&config.ingress, ca_file, token_file);
+            doctor(&config, &target, &Env::of_this_box()?, json)
         }
         Command::Verify { data_dir, public_key, json, delivered } => verify(&data_dir, public_key, json, delivered),
         Command::Export { data_dir, file, all, json } => {
@@ -57,8 +59,8 @@ fn execute(command: Command) -> Result<ExitCode, ExitError> {
 }
 
 #[expect(clippy::print_stdout, reason = "printing is what the command is for")]
-fn doctor(config: &Config, token_file: Option<&Path>, env: &Env, json: bool) -> ExitCode {
-    let checks = examine(config, token_file, env, &mut |check| {
+fn doctor(config: &Config, target: &Target, env: &Env, json: bool) -> ExitCode {
+    let checks = examine(config, target, env, &mut |check| {
         if !json {
             print!("{check}");
         }

@@ -1,6 +1,7 @@
 #!/bin/sh
 # The calls of a till, one curl each. Stops at the first that fails.
 #   ./curl.sh [http://127.0.0.1:7360]
+# On the LAN: add --cacert FILE and -H "Authorization: Bearer TOKEN" to each, or --cert and --key of the till (see till.sh).
 set -eu
 cd "$(dirname "$0")"
 url=${1:-http://127.0.0.1:7360}

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """A till's side of the contract, with nothing but Python's standard library.
 
-    ./till.py [--url http://127.0.0.1:7360] [--token-file FILE] --outbox FILE
+    ./till.py [--url http://127.0.0.1:7360] [--token-file FILE] [--ca-file FILE [--cert-file FILE --key-file FILE]] --outbox FILE
 
 Every document is in the outbox, synced, before it is sent for the first time, and is sent with the same bytes until the agent
 gives an answer that counts. What was answered stands in FILE.answers. A till that lost its power goes on where it was: start
 it again with the same outbox. Exit 1: something was refused, a person has to look.
+
+On the LAN the agent speaks https: --ca-file names the certificates that sign its own, and the till is known by its token or by a
+certificate of its own.
 """
 
 import argparse
@@ -13,6 +16,7 @@ import http.client
 import json
 import os
 import pathlib
+import ssl
 import sys
 import time
 import urllib.error
@@ -57,13 +61,13 @@ class Lines:
 
 
 class Agent:
-    def __init__(self, url, token):
+    def __init__(self, url, token, tls):
         self.url = url.rstrip("/")
         self.headers = {"Content-Type": "application/json"}
         if token:
             self.headers["Authorization"] = f"Bearer {token}"
         # A till's agent is near; what the environment says of proxies is not for it.
-        self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=tls))
 
     def call(self, path, body=None):
         """Status, seconds of Retry-After or None, body; status 0 where there was no answer."""
@@ -93,10 +97,16 @@ def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--url", default="http://127.0.0.1:7360")
     arguments.add_argument("--token-file")
+    arguments.add_argument("--ca-file")
+    arguments.add_argument("--cert-file")
+    arguments.add_argument("--key-file")
     arguments.add_argument("--outbox", required=True)
     arguments = arguments.parse_args()
     token = pathlib.Path(arguments.token_file).read_text().strip() if arguments.token_file else None
-    agent = Agent(arguments.url, token)
+    tls = ssl.create_default_context(cafile=arguments.ca_file)
+    if arguments.cert_file:
+        tls.load_cert_chain(arguments.cert_file, arguments.key_file)
+    agent = Agent(arguments.url, token, tls)
     outbox, answers = Lines(arguments.outbox), Lines(arguments.outbox + ".answers")
 
     # What a till sells goes into the outbox first; here that is a short day, once.

@@ -1,8 +1,8 @@
-//! The HTTP API: what people and systems ask the hub. It only reads the ledger.
+//! The HTTP API: what people and systems ask the hub.
 //!
-//! Invariant: connections, headers and answers are bounded; where tokens are configured every call but the two probes and the pages needs one, and where none
-//! are, only names of this machine are answered to (so that a web page cannot reach in through DNS). Faults are RFC 9457 problems
-//! that never echo values. Nothing here writes the ledger.
+//! Invariant: connections, headers and answers are bounded; where tokens are configured every call but the two probes and the pages needs one with the role
+//! of the call ([`routes`]), and where none are, only names of this machine are answered to (so that a web page cannot reach in through DNS). Faults are RFC
+//! 9457 problems that never echo values. What is written is written by [`writes`] alone, with its entry in the trail.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -41,13 +41,16 @@ mod problem;
 mod reconciliation;
 mod records;
 mod returns;
+mod routes;
 pub mod standings;
 pub mod tokens;
 mod totals;
+mod writes;
 
 pub(crate) use answers::exception as exception_answer;
 use problem::Problem;
-use tokens::{Role, Tokens};
+use routes::Ends;
+use tokens::Tokens;
 
 /// From the first byte of a request to the end of its headers; also how long an idle connection is kept.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -72,6 +75,8 @@ pub struct Sources {
     pub posted: watch::Receiver<u64>,
     /// Who may call.
     pub tokens: Option<Tokens>,
+    /// Names that the hub may be called by, beside those of its machine.
+    pub allowed_hosts: Vec<String>,
     /// The region of a store.
     pub regions: BTreeMap<String, String>,
     /// How the stores' days stood at the last look.
@@ -94,7 +99,8 @@ pub async fn serve(listener: TcpListener, config: &ApiConfig, sources: Arc<Sourc
             Some(_) = connections.join_next() => continue,
         };
         let Some((stream, place)) = accepted else { continue };
-        let service = TowerToHyperService::new(router.clone());
+        let ends = Ends { remote: stream.peer_addr().ok(), local: stream.local_addr().ok().map(|local| local.ip()) };
+        let service = TowerToHyperService::new(router.clone().layer(axum::Extension(ends)));
         let mut stop = stop.clone();
         connections.spawn(async move {
             let _place = place;
@@ -149,23 +155,7 @@ pub async fn bind(listen: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 fn router(sources: Arc<Sources>) -> Router {
-    let guarded = Router::new()
-        .route("/v1/fleet", get(fleet::get))
-        .route("/v1/stores", get(stores))
-        .route("/v1/stores/{store}", get(store))
-        .route("/v1/records", get(records::get))
-        .route("/v1/lookup", get(lookup::get))
-        .route("/v1/returns/beyond-bought", get(returns::beyond_bought))
-        .route("/v1/customers/{customer_id}/returns", get(returns::of_customer))
-        .route("/v1/delays", get(delays::get))
-        .route("/v1/totals", get(totals::get))
-        .route("/v1/reconciliation", get(reconciliation::get))
-        .route("/v1/exceptions", get(exceptions))
-        .route("/v1/stock", get(stock))
-        .route("/metrics", get(metrics::get))
-        .fallback(async || Problem::not_found("There is nothing here"))
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&sources), admit))
-        .with_state(Arc::clone(&sources));
+    let guarded = routes::guarded(&sources);
     // The pages have nothing in them; they ask for the token themselves.
     let pages = counterfoil_pages::HUB.iter().fold(Router::new(), |router, file| {
         router.route(file.path, get(async |headers: HeaderMap| file.answer(&headers)))
@@ -179,47 +169,12 @@ fn router(sources: Arc<Sources>) -> Router {
         .merge(guarded)
 }
 
-async fn admit(State(sources): State<Arc<Sources>>, request: Request, next: Next) -> Response {
-    let verdict = match &sources.tokens {
-        Some(tokens) => check_token(tokens, request.headers()),
-        None => check_host(request.headers()),
-    };
-    match verdict {
-        Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
-    }
-}
-
-/// As [`admit`], but for the token.
 async fn admit_page(State(sources): State<Arc<Sources>>, request: Request, next: Next) -> Response {
-    let verdict = if sources.tokens.is_some() { Ok(()) } else { check_host(request.headers()) };
-    match verdict {
+    let local = request.extensions().get::<Ends>().and_then(|ends| ends.local);
+    match routes::check_host(&sources, request.headers(), local) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }
-}
-
-fn check_token(tokens: &Tokens, headers: &HeaderMap) -> Result<(), Problem> {
-    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = value.and_then(|value| value.split_once(' '));
-    let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
-    match token.and_then(|token| tokens.find(token)) {
-        // Everything here only reads, which every role may.
-        Some((_, role)) if role >= Role::Read => Ok(()),
-        Some(_) | None => Err(Problem::unauthorized()),
-    }
-}
-
-fn check_host(headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(host) = headers.get(header::HOST) else { return Ok(()) };
-    let host = host.to_str().unwrap_or_default();
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        Some(_) | None => host,
-    };
-    let bare = name.trim_start_matches('[').trim_end_matches(']');
-    let is_loopback = bare.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
-    if is_loopback || name.eq_ignore_ascii_case("localhost") { Ok(()) } else { Err(Problem::forbidden_host()) }
 }
 
 async fn ready(State(sources): State<Arc<Sources>>) -> Response {
@@ -316,3 +271,6 @@ impl From<LedgerError> for Problem {
 fn count(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 //! there is refused with file, line and what to write instead. Secrets are in files that the configuration names. Nothing
 //! is opened here but the file of tokens.
 
+use std::error::Error as _;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,13 +16,13 @@ use counterfoil_proto::topic;
 use counterfoil_telemetry::log::{LogConfig, Output};
 use counterfoil_telemetry::trace;
 
-use crate::api::tokens::Tokens;
+use crate::api::tokens::{self, Tokens};
 use crate::ledger::SafeWhen;
 use crate::routing::Routes;
 
 mod routes;
 
-use Form::{Choice, Count, Duration, Flag, Path as PathForm, Tables, Text};
+use Form::{Choice, Count, Duration, Flag, Path as PathForm, Tables, Text, Texts};
 use Presence::{Default, Optional, Required};
 
 const KEYS: &[Key] = &[
@@ -69,6 +70,12 @@ const KEYS: &[Key] = &[
         PathForm,
         Optional,
         "file with a line `name role token` for each caller; role is read, support or admin",
+    ),
+    key(
+        "api.allowed_hosts",
+        Texts,
+        Default(""),
+        "names that the hub is called by, beside localhost and its addresses; with tokens and without such names any will do",
     ),
     key(
         "api.connections_max",
@@ -222,6 +229,8 @@ pub struct ApiConfig {
     pub listen: SocketAddr,
     /// Who may call; `None` where everybody on this machine may.
     pub tokens: Option<Tokens>,
+    /// Names that the hub may be called by, beside those of its machine.
+    pub allowed_hosts: Vec<String>,
     /// Connections at once.
     pub connections_max: usize,
 }
@@ -399,10 +408,11 @@ impl Check<'_> {
     fn api(&mut self) -> Option<ApiConfig> {
         let listen = self.parsed("api.listen", |text| text.parse::<SocketAddr>().ok());
         let connections_max = usize::try_from(self.written.number("api.connections_max")).unwrap_or(usize::MAX);
-        let tokens = match self.path("api.tokens_file").map(|file| Tokens::read(&file)) {
+        let tokens = match self.path("api.tokens_file").map(|file| tokens::read(&file)) {
             Some(Ok(tokens)) => Some(tokens),
-            Some(Err(why)) => {
-                self.fault("api.tokens_file", &why);
+            Some(Err(error)) => {
+                let why = error.source().map(|why| format!(": {why}")).unwrap_or_default();
+                self.fault("api.tokens_file", &format!("cannot be used: {error}{why}"));
                 return None;
             }
             None => None,
@@ -411,7 +421,8 @@ impl Check<'_> {
         if !listen.ip().is_loopback() && tokens.is_none() {
             self.fault("api.listen", "is not a loopback address, so callers need tokens: write `api.tokens_file`, or listen on 127.0.0.1:7370");
         }
-        Some(ApiConfig { listen, tokens, connections_max })
+        let allowed_hosts = self.written.texts("api.allowed_hosts").to_vec();
+        Some(ApiConfig { listen, tokens, allowed_hosts, connections_max })
     }
 
     /// A password that came with the environment is not shown.

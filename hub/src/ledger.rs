@@ -15,8 +15,10 @@ use std::fmt::Debug;
 
 use counterfoil_proto::id::{LaneKey, SessionId, Source};
 use counterfoil_proto::message::{Batch, Hello, Mark, Positions, Presence};
+use counterfoil_proto::record::flag::Change;
 use counterfoil_proto::time::WallTime;
 
+mod audit;
 mod days;
 mod delays;
 mod desk;
@@ -42,6 +44,7 @@ mod watch;
 #[cfg(test)]
 pub(crate) use tests::postgres_url;
 
+pub use audit::{AuditView, Deed};
 pub use desk::read_copy;
 pub use outbox::Letter;
 pub use replays::{DueReplay, ReplayPart, ReplayQuery, ReplayView};
@@ -240,6 +243,18 @@ pub trait Ledger: Debug + Send + Sync {
     fn delays<'a>(&'a self, query: &'a DelayQuery) -> Work<'a, Vec<DelayView>>;
     /// Exceptions.
     fn exceptions<'a>(&'a self, filter: &'a ExceptionFilter) -> Work<'a, Vec<ExceptionView>>;
+    /// Says what somebody did about an exception, with its entry in the trail; `None` where it is not known. Who and why are for people.
+    fn change_exception<'a>(
+        &'a self,
+        id: &'a str,
+        change: Change,
+        by_and_why: (&'a str, &'a str),
+        deed: &'a Deed,
+    ) -> Work<'a, Option<ExceptionView>>;
+    /// Notes in the trail what was refused, and why.
+    fn note_refused<'a>(&'a self, deed: &'a Deed, outcome: &'a str) -> Work<'a, ()>;
+    /// The trail before an entry's number, the newest first.
+    fn audit(&self, before: Option<u64>, limit: usize) -> Work<'_, Vec<AuditView>>;
     /// The applied stock snapshots of a store.
     fn stock<'a>(&'a self, store_id: &'a str) -> Work<'a, Vec<StockView>>;
     /// Counts for metrics and readiness.

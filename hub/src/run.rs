@@ -17,7 +17,7 @@ use crate::error::ExitError;
 use crate::import::{self, Imported, Wanted};
 use crate::ledger::postgres::Postgres;
 use crate::ledger::sqlite::Sqlite;
-use crate::ledger::{Database, Ledger, LedgerError, ReplayPart, ReplayQuery, ReplayView, SqlLedger};
+use crate::ledger::{Database, Deed, Ledger, LedgerError, ReplayPart, ReplayQuery, ReplayView, SqlLedger};
 use crate::mqtt::Line;
 use crate::notify;
 use crate::posting;
@@ -100,6 +100,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
         outlet: outlet.clone(),
         posted: last_position,
         tokens: config.api.tokens.clone(),
+        allowed_hosts: config.api.allowed_hosts.clone(),
         regions: config.exceptions.regions.clone(),
         standings,
         certificates: certificate.map(|identity| ("mqtt", identity.cert_file.clone())).into_iter().collect(),
@@ -162,15 +163,16 @@ fn start_broker(_: &Config) -> Result<(), ExitError> {
     Ok(())
 }
 
-/// Raises `safe` to what a restored copy of the ledger holds. Gives the number of lanes that moved.
-pub async fn backup_verified(config: &Config, copy: &LedgerConfig) -> Result<u64, ExitError> {
+/// Raises `safe` to what a restored copy of the ledger holds, on the word of a person. Gives the number of lanes that moved.
+pub async fn backup_verified(config: &Config, copy: &LedgerConfig, by: &str) -> Result<u64, ExitError> {
     let ledger = open(&config.ledger).await?;
     // Read as it is: a copy that needs a migration, or that is being written to, is no proof of a backup.
     let (of_copy, lanes) = crate::ledger::read_copy(&*database(copy)?).await?;
     if !ledger.was_epoch(of_copy).await? {
         return Err(ExitError::Copy(of_copy));
     }
-    Ok(ledger.raise_safe(&lanes).await?)
+    let what = format!("a copy of hub epoch {of_copy} with {} lanes is safe", lanes.len());
+    Ok(ledger.verified(&lanes, &on_command_line(by, "backup-verified", what)).await?)
 }
 
 /// Takes a parcel in.
@@ -192,9 +194,16 @@ pub(crate) async fn replay(
     let ledger = open(&config.ledger).await?;
     let parts = ledger.plan_replay(query).await?;
     if let Some((by, reason)) = order {
-        ledger.order_replay(&parts, by, reason).await?;
+        let what =
+            format!("{}, received {} to {}: {reason}", query.source, query.from.to_rfc3339(), query.to.to_rfc3339());
+        ledger.order_replay(&parts, by, reason, &on_command_line(by, "replay --order", what)).await?;
     }
     Ok(parts)
+}
+
+/// What somebody does on the command line, who may do there what the configuration's files let anybody do.
+fn on_command_line(by: &str, command: &str, what: String) -> Deed {
+    Deed { who: by.to_owned(), role: "cli", peer: None, route: format!("counterfoil-hub {command}"), what }
 }
 
 /// The newest orders of replays.

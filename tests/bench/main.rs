@@ -1,7 +1,8 @@
 //! `bench`: figures beside their yardsticks, taken in the same run.
 //!
 //! `bench backlog` takes a million sales while the broker is down, starts the agent again with all of them on board, and drains them
-//! into `PostgreSQL`. `bench ingest` posts single sales over many connections.
+//! into `PostgreSQL`. `bench ingest` posts single sales over many connections. `bench flood` has one peer flood the agent, and measures how long
+//! another one's sales take meanwhile.
 //!
 //! Invariant: every figure is printed beside that of a yardstick which does the least that could be done on the same machine in the same
 //! minute: a bare append and `fdatasync` for what is accepted, rows made on the database server for what is drained. Nothing here passes or fails.
@@ -57,13 +58,29 @@ enum What {
         #[arg(long, default_value_t = 64)]
         connections: u64,
     },
+    /// Measures a till's sales while nothing else happens and while another peer floods, in turn; plain and with TLS.
+    Flood {
+        /// Pairs of a quiet and a flooded stretch, of each kind.
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+        /// Of each stretch.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+    },
+    /// The flood of `flood`, as a process of its own.
+    #[command(hide = true)]
+    FloodFrom(flood::From),
 }
+
+mod flood;
 
 #[tokio::main]
 async fn main() {
     match Arguments::parse().what {
         What::Backlog { records, connections } => backlog(records, connections).await,
         What::Ingest { records, connections } => ingest(records, connections).await,
+        What::Flood { rounds, seconds } => flood::measure(rounds, Duration::from_secs(seconds)).await,
+        What::FloodFrom(from) => flood::from(&from).await,
     }
 }
 

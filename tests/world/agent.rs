@@ -3,6 +3,7 @@
 //! Invariant: port and data directory stay the same over all starts, as they do on a box in a store.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -67,23 +68,49 @@ pub struct Agent {
     pub agent_id: String,
     directory: PathBuf,
     port: u16,
+    /// Signs its certificate, where it has one.
+    ca_file: Option<PathBuf>,
     process: Option<Process>,
     starts: u32,
 }
 
+/// The tills of the tests are one peer, and sell as fast as they can.
+const UNHURRIED: &str =
+    "peer_connections_percent = 100\npeer_requests_per_second = 1_000_000\npeer_burst = 1_000_000\n";
+
 impl Agent {
     /// An agent in `directory` (created), not yet started. `more` is added to its configuration: further tables, whole.
     pub fn new(directory: &Path, store_id: &str, agent_id: &str, mqtt: &Mqtt, more: &str) -> Self {
+        Self::configured(directory, store_id, agent_id, mqtt, UNHURRIED, more)
+    }
+
+    /// The same with what a peer may have by default; `ingress` is added to the table of that name, TLS where there is an identity for it.
+    pub fn guarded(
+        directory: &Path,
+        store_id: &str,
+        agent_id: &str,
+        mqtt: &Mqtt,
+        ingress: &str,
+        tls: Option<&Identity>,
+    ) -> Self {
+        let files = tls.map_or_else(String::new, |Identity { cert_file, key_file, .. }| {
+            format!("cert_file = \"{}\"\nkey_file = \"{}\"\n", cert_file.display(), key_file.display())
+        });
+        let agent = Self::configured(directory, store_id, agent_id, mqtt, &format!("{ingress}{files}"), "");
+        Self { ca_file: tls.map(|identity| identity.ca_file.clone()), ..agent }
+    }
+
+    fn configured(directory: &Path, store_id: &str, agent_id: &str, mqtt: &Mqtt, ingress: &str, more: &str) -> Self {
         std::fs::create_dir_all(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
         let port = free_port();
         let config = format!(
             "store_id = {store_id:?}\nagent_id = {agent_id:?}\ndata_dir = \"data\"\n\n[store]\ntime_zone = \"Europe/London\"\n\n\
-             [ingress]\nlisten = \"127.0.0.1:{port}\"\n\n{}backoff_max = \"1s\"\n\n{more}",
+             [ingress]\nlisten = \"127.0.0.1:{port}\"\n{ingress}\n{}backoff_max = \"1s\"\n\n{more}",
             mqtt.toml()
         );
         write_file(&directory.join("agent.toml"), &config);
         let [store_id, agent_id] = [store_id, agent_id].map(str::to_owned);
-        Self { store_id, agent_id, directory: directory.to_owned(), port, process: None, starts: 0 }
+        Self { store_id, agent_id, directory: directory.to_owned(), port, ca_file: None, process: None, starts: 0 }
     }
 
     /// Starts it; see [`Agent::ready`].
@@ -142,12 +169,21 @@ impl Agent {
 
     /// Its HTTP API.
     pub fn api(&self) -> Api {
-        Api::new(&self.url())
+        match &self.ca_file {
+            None => Api::new(&self.url()),
+            Some(ca_file) => Api::over_tls(&self.url(), ca_file),
+        }
     }
 
     /// Where its HTTP API is.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        let scheme = if self.ca_file.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
+    }
+
+    /// The address that it listens on.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
     /// `GET /v1/status`.

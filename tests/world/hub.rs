@@ -73,7 +73,12 @@ impl Hub {
 
     /// Its HTTP API.
     pub fn api(&self) -> Api {
-        Api::new(&format!("http://127.0.0.1:{}", self.port))
+        Api::new(&self.url())
+    }
+
+    /// Where its HTTP API is.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
     }
 
     /// Its configuration.

@@ -13,6 +13,7 @@ pub mod checkout;
 pub mod compare;
 pub mod crash;
 pub mod findings;
+pub mod flood;
 pub mod golden;
 pub mod http;
 pub mod hub;

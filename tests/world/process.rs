@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 use crate::wait::Deadline;
 
@@ -155,6 +155,12 @@ pub fn send(id: u32, signal: Signal) {
 pub fn tail(output: &str) -> String {
     let lines: Vec<&str> = output.lines().collect();
     lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n")
+}
+
+/// Lets this process, and what it starts from now on, have as many descriptors as the machine allows it.
+pub fn more_descriptors() {
+    let limits = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, ..limits }).expect("the limit that there is anyway");
 }
 
 /// A loopback port that nobody listens on, and that no connection takes meanwhile: it lies below the ports that the kernel gives away, so that a

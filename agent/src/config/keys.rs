@@ -50,7 +50,20 @@ pub const KEYS: &[Key] = &[
         "ingress.listen",
         Text,
         Default("127.0.0.1:7360"),
-        "Address and port for the tills; loopback, because another address needs ingress.tokens_file",
+        "Address and port for the tills; loopback, because another address needs TLS, and tokens or client certificates",
+    ),
+    key(
+        "ingress.cert_file",
+        Path,
+        Optional,
+        "PEM certificate of this box for the tills, with those that lead to a root they know; then TCP is TLS. Renewed files need no restart",
+    ),
+    key("ingress.key_file", Path, Optional, "PEM key to it"),
+    key(
+        "ingress.client_ca_file",
+        Path,
+        Optional,
+        "PEM certificates that tills' certificates are checked against; one whose common name is a workstation may post for that, another needs a line in ingress.tokens_file",
     ),
     key(
         "ingress.unix_socket",
@@ -62,7 +75,7 @@ pub const KEYS: &[Key] = &[
         "ingress.tokens_file",
         Path,
         Optional,
-        "One `name token` per line, tokens of at least 16 characters; every call but /healthz and /readyz then needs `Authorization: Bearer`",
+        "One `name token` per line, tokens of at least 16 characters; every call but /healthz, /readyz and the page then needs `Authorization: Bearer` (or a certificate). Behind it, if wanted, `workstation=3,4` (posts for those tills alone) and `role=read`, `role=post` or `role=support` (settles exceptions); post with workstations, support without. `common-name - …` says the same of a certificate",
     ),
     key(
         "ingress.allowed_hosts",
@@ -74,7 +87,25 @@ pub const KEYS: &[Key] = &[
         "ingress.connections_max",
         Count { unit: "connections", min: 16, max: 8_192 },
         Default("256"),
-        "A till needs one or two; when reached, the longest idle or slowest one makes room, else 503. 32 KiB each at most",
+        "A till needs one or two; when reached, one that never got a request through makes room, else the longest idle or slowest, else 503. 32 KiB each at most; with TLS 100 KiB",
+    ),
+    key(
+        "ingress.peer_connections_percent",
+        Count { unit: "percent of ingress.connections_max", min: 1, max: 100 },
+        Default("25"),
+        "That one address may have; when reached, its own longest idle or slowest one makes room, else 503. 64 by default: more than the tills of a store behind one server",
+    ),
+    key(
+        "ingress.peer_requests_per_second",
+        Count { unit: "requests per second", min: 1, max: 1_000_000 },
+        Default("200"),
+        "That one peer (the name of its token or certificate, else its address) may go on with; more gets 429 with Retry-After. 25 busy tills behind one server ask 15 times a second. Each 16 KiB of bodies and each connection count as one (with TLS as four): a backlog in large bodies comes at 3 MB/s, some 4,500 sales. The Unix socket has no such limit",
+    ),
+    key(
+        "ingress.peer_burst",
+        Count { unit: "requests", min: 10, max: 1_000_000 },
+        Default("1000"),
+        "That one peer may make at once after a pause: a till's outbox after an outage, or 16 MB of backlog",
     ),
     key(
         "ingress.body_bytes_max",

@@ -97,7 +97,10 @@ fn what_is_wrong_is_named_with_file_line_and_what_to_write() {
         ("[log]\nlevel = \"loud\"\n", 7, "one of \"error\", \"warn\", \"info\", \"debug\", \"trace\""),
         ("[store]\ntime_zone = \"Mars/Base\"\n", 7, "`store.time_zone` must be an IANA time zone"),
         ("[store]\nday_cutover = \"4 o'clock\"\n", 7, "`store.day_cutover` must be a local time"),
-        ("[ingress]\nlisten = \"0.0.0.0:7360\"\n", 7, "needs `ingress.tokens_file`"),
+        ("[ingress]\nlisten = \"0.0.0.0:7360\"\n", 7, "needs TLS: `ingress.cert_file` and `ingress.key_file`"),
+        ("[ingress]\ncert_file = \"c\"\nkey_file = \"k\"\nlisten = \"[::]:7360\"\n", 9, "needs to know who calls"),
+        ("[ingress]\ncert_file = \"c\"\n", 7, "need each other"),
+        ("[ingress]\nclient_ca_file = \"c\"\n", 7, "needs TLS"),
         ("[ingress]\nlisten = \"localhost\"\n", 7, "`ingress.listen` must be an address and a port"),
         ("[ingress]\ntokens_file = \"none\"\n", 7, "ingress.tokens_file"),
         ("ca_file = \"ca.pem\"\n", 6, "`mqtt.url`"),
@@ -142,14 +145,26 @@ fn a_url_with_a_password_is_refused_without_repeating_it() {
 }
 
 #[test]
-fn tokens_let_the_agent_listen_elsewhere_and_are_never_shown() {
+fn tls_and_tokens_or_certificates_let_the_agent_listen_elsewhere_and_tokens_are_never_shown() {
     let trial = Trial::new();
-    std::fs::write(trial.0.path().join("tokens"), "# tills\ntill1 0123456789abcdef0123\n").unwrap();
-    let text = format!("{LEAST}[ingress]\nlisten = \"0.0.0.0:7360\"\ntokens_file = \"tokens\"\n");
-    let config = trial.load(&text, &[]).unwrap();
+    std::fs::write(trial.0.path().join("tokens"), "# tills\ntill1 0123456789abcdef0123 workstation=1\n").unwrap();
+    let elsewhere = format!("{LEAST}[ingress]\nlisten = \"0.0.0.0:7360\"\n");
+    let (tokens, client_ca) = ("tokens_file = \"tokens\"\n", "client_ca_file = \"ca.pem\"\n");
+    let tls = "cert_file = \"box.pem\"\nkey_file = \"box.key\"\n";
+    for (more, says) in [(tokens, "needs TLS"), (tls, "needs to know who calls")] {
+        let message = trial.refused(&format!("{elsewhere}{more}"), &[]);
+        assert!(message.contains(says) && message.lines().count() == 1, "{message}");
+    }
+    let config = trial.load(&format!("{elsewhere}{tls}{tokens}"), &[]).unwrap();
     assert!(config.ingress.tokens.is_some());
     assert!(config.to_string().contains("# Tokens: till1"));
     assert!(!format!("{config} {config:?}").contains("0123456789abcdef0123"));
+    let config = trial.load(&format!("{elsewhere}{tls}{client_ca}"), &[]).unwrap();
+    let files = config.ingress.tls.unwrap();
+    assert_eq!(files.client_ca_file, Some(trial.0.path().join("ca.pem")));
+    assert_eq!((config.ingress.connections_max, config.ingress.peer_connections_max), (256, 64));
+    // Loopback is left as it was.
+    assert!(trial.load(LEAST, &[]).unwrap().ingress.tls.is_none());
 }
 
 #[test]

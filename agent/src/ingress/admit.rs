@@ -1,17 +1,17 @@
-//! Whether a request may come in, decided from its head alone: host, token, content type, encoding, length.
+//! Whether a request may come in, decided from its head alone: host, token or certificate, content type, encoding, length.
 //!
 //! Invariant: pure; nothing here reads a body, waits, or knows what the request would do. What is not allowed comes back as the
 //! [`Problem`] that the caller is told, and never carries a value of the request.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 
 use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use axum::http::{HeaderMap, Uri};
 use counterfoil_proto::record::is_trace_parent;
 
+use counterfoil_config::tokens::Tokens;
+
+use super::grant::{Caller, Grant};
 use super::reply::{Problem, problems};
 
 /// Documents of one request. More would hold one sync for too long; the request is refused with 413.
@@ -20,116 +20,19 @@ pub const DOCUMENTS_MAX: usize = 1_000;
 /// Bytes of a request's head; more ends in 431 and the end of the connection. Tills send under 1 KiB.
 pub const HEAD_BYTES_MAX: usize = 32 * 1024;
 
-/// Bytes of the file with the tokens; it holds some dozens of short lines.
-const TOKENS_FILE_BYTES_MAX: u64 = 256 * 1024;
-
-/// Characters that a token must have at least: 96 bits in base 64.
-const TOKEN_CHARS_MIN: usize = 16;
-
-/// The tokens that may call, by name; of the tokens only hashes are kept.
-#[derive(Clone)]
-pub struct Tokens {
-    by_name: BTreeMap<String, blake3::Hash>,
-}
-
-/// The file with the tokens cannot be taken.
-#[derive(Debug, thiserror::Error)]
-pub enum TokensError {
-    /// It cannot be read.
-    #[error("Cannot read the tokens from {path}")]
-    File {
-        /// Where it should be.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// A line is not what it should be; it is not repeated, as it may hold a token.
-    #[error(
-        "{path}:{line}: write `name token`, the name once, the token of at least {TOKEN_CHARS_MIN} visible ASCII characters"
-    )]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// Which line.
-        line: usize,
-    },
-    /// Nobody could call.
-    #[error("{path} holds no token; write one `name token` per line")]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
-}
-
-impl Tokens {
-    /// Reads `name token` lines; empty ones and those that begin with `#` are passed over.
-    pub fn read(path: &Path) -> Result<Self, TokensError> {
-        let failed = |source| TokensError::File { path: path.to_owned(), source };
-        if std::fs::metadata(path).map_err(failed)?.len() > TOKENS_FILE_BYTES_MAX {
-            return Err(failed(std::io::Error::new(
-                std::io::ErrorKind::FileTooLarge,
-                "the file has more than 256 KiB",
-            )));
-        }
-        let text = std::fs::read_to_string(path).map_err(failed)?;
-        let mut by_name = BTreeMap::new();
-        for (index, line) in text.lines().enumerate() {
-            let mut words = line.split_whitespace();
-            let (name, token) = match (words.next(), words.next(), words.next()) {
-                (None, ..) => continue,
-                (Some(name), ..) if name.starts_with('#') => continue,
-                (Some(name), Some(token), None) => (name, token),
-                _ => return Err(TokensError::Line { path: path.to_owned(), line: index + 1 }),
-            };
-            let good = token.len() >= TOKEN_CHARS_MIN && token.bytes().all(|byte| byte.is_ascii_graphic());
-            if !good || by_name.insert(name.to_owned(), blake3::hash(token.as_bytes())).is_some() {
-                return Err(TokensError::Line { path: path.to_owned(), line: index + 1 });
-            }
-        }
-        if by_name.is_empty() { Err(TokensError::Empty { path: path.to_owned() }) } else { Ok(Self { by_name }) }
-    }
-
-    /// Who may call.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.by_name.keys().map(String::as_str)
-    }
-
-    /// Whose token that is. Hashes of equal length are compared in constant time, and always all of them.
-    fn name_of(&self, token: &[u8]) -> Option<&str> {
-        let presented = blake3::hash(token);
-        self.by_name
-            .iter()
-            .fold(None, |found, (name, hash)| if *hash == presented { Some(name.as_str()) } else { found })
-    }
-}
-
-impl fmt::Debug for Tokens {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_set().entries(self.names()).finish()
-    }
-}
-
 /// Who may call, and by what name the box may be called.
 #[derive(Clone, Debug)]
 pub struct Gate {
-    tokens: Option<Tokens>,
+    tokens: Option<Tokens<Grant>>,
+    takes_certificates: bool,
     hosts: Vec<String>,
 }
 
-/// What a call is known by; for logs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Caller {
-    /// Nobody asks who it is: loopback or the Unix socket, without tokens configured.
-    Local,
-    /// By the name beside its token.
-    Named(String),
-}
-
 impl Gate {
-    /// A gate that lets pass who has one of `tokens`, or everybody where there are none.
-    pub fn new(tokens: Option<Tokens>, allowed_hosts: &[String]) -> Self {
+    /// A gate that lets pass who has one of `tokens`, or a certificate where those are taken, or everybody where there is neither.
+    pub fn new(tokens: Option<Tokens<Grant>>, takes_certificates: bool, allowed_hosts: &[String]) -> Self {
         let bare = |host: &String| host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-        Self { tokens, hosts: allowed_hosts.iter().map(bare).collect() }
+        Self { tokens, takes_certificates, hosts: allowed_hosts.iter().map(bare).collect() }
     }
 
     /// Checks the host. `local` is the address that the connection came in on; `None` for the Unix socket.
@@ -143,21 +46,40 @@ impl Gate {
         Ok(())
     }
 
-    /// Checks host, then token.
-    pub fn admit(&self, uri: &Uri, headers: &HeaderMap, local: Option<IpAddr>) -> Result<Caller, Problem> {
+    /// Checks host, then token, then certificate; `common_name` is that of one which was verified.
+    pub fn admit(
+        &self,
+        uri: &Uri,
+        headers: &HeaderMap,
+        local: Option<IpAddr>,
+        common_name: Option<&str>,
+    ) -> Result<Caller, Problem> {
         self.admit_host(uri, headers, local)?;
-        let Some(tokens) = &self.tokens else { return Ok(Caller::Local) };
-        let Some(header) = headers.get(AUTHORIZATION) else {
-            return Err(problems::TOKEN_MISSING.detail("Send `Authorization: Bearer` with the token of this till"));
-        };
-        let token = match header.as_bytes().split_at_checked(7) {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => token.trim_ascii(),
-            _ => b"",
-        };
-        match tokens.name_of(token) {
-            Some(name) => Ok(Caller::Named(name.to_owned())),
-            None => Err(problems::TOKEN_UNKNOWN.detail("The token is not in `ingress.tokens_file`")),
+        if let (Some(tokens), Some(header)) = (&self.tokens, headers.get(AUTHORIZATION)) {
+            let token = match header.as_bytes().split_at_checked(7) {
+                Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => token.trim_ascii(),
+                _ => b"",
+            };
+            return match tokens.find(token) {
+                Some((name, grant)) => Ok(Caller { name: Some(name.to_owned()), grant: grant.clone() }),
+                None => Err(problems::TOKEN_UNKNOWN.detail("The token is not in `ingress.tokens_file`")),
+            };
         }
+        if let Some(caller) = common_name.and_then(|name| Caller::of_certificate(name, self.tokens.as_ref())) {
+            return Ok(caller);
+        }
+        // There is no TLS on the Unix socket; its permissions say who may.
+        let is_asked = self.tokens.is_some() || (self.takes_certificates && local.is_some());
+        if !is_asked {
+            return Ok(Caller::LOCAL);
+        }
+        Err(problems::TOKEN_MISSING.detail(match (&self.tokens, self.takes_certificates) {
+            (Some(_), false) => "Send `Authorization: Bearer` with the token of this till",
+            (Some(_), true) => {
+                "Send `Authorization: Bearer` with the token of this till, or connect with its certificate"
+            }
+            (None, _) => "Connect with the certificate of this till",
+        }))
     }
 
     /// Loopback names, the address itself, and what was allowed. An address cannot be rebound by a foreign name server, but it can be
@@ -253,18 +175,18 @@ mod tests {
         pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
     }
 
-    fn tokens(text: &str) -> Result<Tokens, TokensError> {
+    fn tokens(text: &str) -> Tokens<Grant> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        Tokens::read(file.path())
+        crate::ingress::grant::read(file.path()).unwrap()
     }
 
     #[test]
     fn loopback_names_the_own_address_and_allowed_names_pass_no_other() {
-        let gate = Gate::new(None, &["Box1.Local".to_owned(), "[fe80::1]".to_owned()]);
+        let gate = Gate::new(None, false, &["Box1.Local".to_owned(), "[fe80::1]".to_owned()]);
         let local = Some("10.0.0.5".parse().unwrap());
         let admitted =
-            |host: &'static str| gate.admit(&Uri::from_static("/"), &headers(&[("host", host)]), local).is_ok();
+            |host: &'static str| gate.admit(&Uri::from_static("/"), &headers(&[("host", host)]), local, None).is_ok();
         for host in
             ["localhost:7360", "LOCALHOST", "127.0.0.1:1", "[::1]:7360", "10.0.0.5:7360", "box1.local.", "[fe80::1]"]
         {
@@ -273,21 +195,23 @@ mod tests {
         for host in ["evil.example", "10.0.0.6", "localhost.evil.example", "", "127.0.0.1.evil.example:7360", "[::2]"] {
             assert!(!admitted(host), "{host}");
         }
-        assert!(gate.admit(&Uri::from_static("/"), &HeaderMap::new(), local).is_err());
-        let foreign = gate.admit(&Uri::from_static("http://evil.example/"), &headers(&[("host", "localhost")]), local);
+        assert!(gate.admit(&Uri::from_static("/"), &HeaderMap::new(), local, None).is_err());
+        let foreign =
+            gate.admit(&Uri::from_static("http://evil.example/"), &headers(&[("host", "localhost")]), local, None);
         assert_eq!(foreign.unwrap_err().status, 403);
     }
 
     #[test]
     fn a_token_is_known_by_its_name_and_anything_else_is_401() {
-        let gate = Gate::new(Some(tokens("till1 0123456789abcdef\n\n# x\ntill2 fedcba9876543210\n").unwrap()), &[]);
-        let admit = |value: Option<&'static str>| {
+        let gate = Gate::new(Some(tokens("till1 0123456789abcdef\n\n# x\ntill2 fedcba9876543210\n")), false, &[]);
+        let name_of = |value: Option<&'static str>| {
             let mut headers = headers(&[("host", "localhost")]);
             value.map(|value| headers.insert(AUTHORIZATION, value.parse().unwrap()));
-            gate.admit(&Uri::from_static("/"), &headers, None)
+            let admitted = gate.admit(&Uri::from_static("/"), &headers, None, None);
+            admitted.map(|caller| caller.name.unwrap_or_default())
         };
-        assert_eq!(admit(Some("Bearer fedcba9876543210")), Ok(Caller::Named("till2".to_owned())));
-        assert_eq!(admit(Some("bearer  0123456789abcdef")), Ok(Caller::Named("till1".to_owned())));
+        assert_eq!(name_of(Some("Bearer fedcba9876543210")), Ok("till2".to_owned()));
+        assert_eq!(name_of(Some("bearer  0123456789abcdef")), Ok("till1".to_owned()));
         for bad in [
             None,
             Some(""),
@@ -296,17 +220,31 @@ mod tests {
             Some("Basic 0123456789abcdef"),
             Some("Bearer 0123456789abcdeF"),
         ] {
-            assert_eq!(admit(bad).unwrap_err().status, 401, "{bad:?}");
+            assert_eq!(name_of(bad).unwrap_err().status, 401, "{bad:?}");
         }
     }
 
     #[test]
-    fn a_file_of_tokens_is_refused_by_line_without_repeating_it() {
-        for text in ["till1 short", "till1", "till1 0123456789abcdef x", "a 0123456789abcdef\na 1123456789abcdef"] {
-            let message = tokens(text).unwrap_err().to_string();
-            assert!(message.contains("write `name token`") && !message.contains("short"), "{message}");
-        }
-        assert!(matches!(tokens("# none\n"), Err(TokensError::Empty { .. })));
+    fn a_certificate_is_as_good_as_a_token_and_the_unix_socket_needs_none() {
+        let loopback = Some(IpAddr::from([127, 0, 0, 1]));
+        let of = |gate: &Gate, local, common_name, token: Option<&'static str>| {
+            let mut headers = headers(&[("host", "localhost")]);
+            token.map(|token| headers.insert(AUTHORIZATION, token.parse().unwrap()));
+            let admitted = gate.admit(&Uri::from_static("/"), &headers, local, common_name);
+            admitted.map(|caller| caller.name).map_err(|problem| problem.status)
+        };
+        let certificates = Gate::new(None, true, &[]);
+        assert_eq!(of(&certificates, loopback, Some("3"), None), Ok(Some("3".to_owned())));
+        assert_eq!(of(&certificates, loopback, None, None), Err(401));
+        assert_eq!(of(&certificates, loopback, Some(""), None), Err(401), "a certificate that names nobody");
+        assert_eq!(of(&certificates, None, None, None), Ok(None));
+        let both = Gate::new(Some(tokens("till1 0123456789abcdef\n")), true, &[]);
+        assert_eq!(of(&both, loopback, Some("3"), None), Ok(Some("3".to_owned())));
+        assert_eq!(of(&both, loopback, Some("3"), Some("Bearer 0123456789abcdef")), Ok(Some("till1".to_owned())));
+        assert_eq!(of(&both, loopback, Some("3"), Some("Bearer of nothing that is known")), Err(401));
+        assert_eq!((of(&both, loopback, None, None), of(&both, None, None, None)), (Err(401), Err(401)));
+        let tokens_alone = Gate::new(Some(tokens("till1 0123456789abcdef\n")), false, &[]);
+        assert_eq!(of(&tokens_alone, None, None, None), Err(401));
     }
 
     #[test]

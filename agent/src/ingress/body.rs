@@ -31,6 +31,9 @@ const PROGRESS_WITHIN: Duration = Duration::from_secs(5);
 const DISCARD_BYTES_MAX: usize = 8 * 1024 * 1024;
 const DISCARD_WITHIN: Duration = Duration::from_secs(2);
 
+/// The same of a peer that asks for too much already; who sends more may see its connection closed instead of the answer.
+const DISCARD_SLOWLY_BYTES_MAX: usize = 64 * 1024;
+
 /// Bounds of one body, and the count of all of them.
 #[derive(Clone, Debug)]
 pub struct BodyBounds {
@@ -146,9 +149,21 @@ pub async fn discard(mut body: Body) {
     }
 }
 
-/// The same for a request that is answered from its head alone; who waits for leave to send a body is not given it.
-pub async fn discard_unasked(headers: &HeaderMap, body: Body) {
+/// The same for a request that is answered from its head alone; who waits for leave to send a body is not given it. Who is slow about it
+/// is at work on its body like everybody, and makes room when that is needed.
+pub async fn discard_unasked(headers: &HeaderMap, body: Body, phase: &PhaseCell) {
+    phase.enter(Phase::Body);
     if !headers.contains_key(EXPECT) {
         discard(body).await;
     }
+}
+
+/// Reads a little of a body that will not be taken, and waits until the time has come to say so.
+pub async fn discard_slowly(mut body: Body, until: Instant) {
+    let mut bytes = 0;
+    while bytes < DISCARD_SLOWLY_BYTES_MAX {
+        let Ok(Some(Ok(frame))) = timeout_at(until, body.frame()).await else { break };
+        bytes += frame.data_ref().map_or(0, Bytes::len);
+    }
+    tokio::time::sleep_until(until).await;
 }

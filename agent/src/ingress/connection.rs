@@ -1,14 +1,15 @@
 //! One connection: which phase of a request it is in, and how long it may stay there.
 //!
-//! Invariant: in every phase but *answering*, a peer that does not do its part is cut: idle or in the head by the sweep of the one who
-//! accepts (HTTP libraries do not poll a socket that is known to be blocked, so a timer inside it would sleep), in the body by
+//! Invariant: in every phase but *answering*, a peer that does not do its part is cut: idle, in the head or while TLS is agreed on by the
+//! sweep of the one who accepts (HTTP libraries do not poll a socket that is known to be blocked, so a timer inside it would sleep), in the body by
 //! [`super::body`], and when it does not read what we write, here. Answering has no limit of its own, because the owner of the
 //! journal always answers or drops the request. HTTP itself is deliberately not known here.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,8 +20,12 @@ use tokio::time::{Instant, Sleep};
 /// What a connection is doing, in the order in which it is given up when room is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
+    /// Its request was refused because the peer asks for too much; the refusal waits a while.
+    Held,
     /// Between two requests.
     Idle,
+    /// TLS is being agreed on.
+    Handshake,
     /// A request began, its head is not complete.
     Head,
     /// The body is being read.
@@ -33,40 +38,60 @@ pub enum Phase {
 #[derive(Clone, Debug)]
 pub struct PhaseCell {
     start: Instant,
-    /// Milliseconds since `start`, shifted left by two, and the phase: one word, so that nobody sees them torn.
+    /// Milliseconds since `start`, shifted left by three, and the phase: one word, so that nobody sees them torn.
     packed: Arc<AtomicU64>,
+    /// Whether a request of it was let in.
+    proven: Arc<AtomicBool>,
 }
 
 impl PhaseCell {
     /// An idle connection.
     pub fn new(start: Instant) -> Self {
-        let cell = Self { start, packed: Arc::new(AtomicU64::new(0)) };
+        let cell = Self { start, packed: Arc::default(), proven: Arc::default() };
         cell.enter(Phase::Idle);
         cell
     }
 
+    /// Milliseconds since the moment that phases are counted from.
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Notes that a request of this connection was let in.
+    pub fn prove(&self) {
+        self.proven.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one ever was: it is more likely a till than one that never got so far.
+    pub fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
+    }
+
     /// Enters a phase, now.
     pub fn enter(&self, phase: Phase) {
-        let since = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX >> 2);
         let code = match phase {
-            Phase::Idle => 0,
-            Phase::Head => 1,
-            Phase::Body => 2,
-            Phase::Answering => 3,
+            Phase::Held => 0,
+            Phase::Idle => 1,
+            Phase::Handshake => 2,
+            Phase::Head => 3,
+            Phase::Body => 4,
+            Phase::Answering => 5,
         };
-        self.packed.store(since << 2 | code, Ordering::Release);
+        self.packed.store(self.now_ms() << 3 | code, Ordering::Release);
     }
 
     /// The phase, and milliseconds from `start` to when it was entered.
     pub fn get(&self) -> (Phase, u64) {
         let packed = self.packed.load(Ordering::Acquire);
-        let phase = match packed & 3 {
-            0 => Phase::Idle,
-            1 => Phase::Head,
-            2 => Phase::Body,
+        let phase = match packed & 7 {
+            0 => Phase::Held,
+            1 => Phase::Idle,
+            2 => Phase::Handshake,
+            3 => Phase::Head,
+            4 => Phase::Body,
             _ => Phase::Answering,
         };
-        (phase, packed >> 2)
+        (phase, packed >> 3)
     }
 
     /// Whether the peer has been in a phase that it can leave by itself for longer than it may.
@@ -74,8 +99,8 @@ impl PhaseCell {
         let (phase, since_ms) = self.get();
         let allowed = match phase {
             Phase::Idle => patience.idle,
-            Phase::Head => patience.head,
-            Phase::Body | Phase::Answering => return false,
+            Phase::Handshake | Phase::Head => patience.head,
+            Phase::Held | Phase::Body | Phase::Answering => return false,
         };
         self.start.elapsed() >= Duration::from_millis(since_ms) + allowed
     }
@@ -96,7 +121,7 @@ impl Drop for IdleAfter {
 pub struct Patience {
     /// Without a request.
     pub idle: Duration,
-    /// From the first byte to the end of the head.
+    /// From the first byte to the end of the head; before that, as long again for agreeing on TLS.
     pub head: Duration,
     /// Without taking a byte that we write.
     pub write: Duration,
@@ -116,6 +141,19 @@ pub enum Socket {
     Tcp(TcpStream),
     /// The Unix socket.
     Unix(UnixStream),
+}
+
+impl Socket {
+    /// Has small answers sent at once; tells the address that it came in on, `None` for the Unix socket.
+    pub(super) fn prepare(&self) -> Option<IpAddr> {
+        match self {
+            // Both fail only on a connection that is gone already, which its task will find out.
+            Self::Tcp(socket) => {
+                socket.set_nodelay(true).and_then(|()| socket.local_addr()).ok().map(|local| local.ip())
+            }
+            Self::Unix(_) => None,
+        }
+    }
 }
 
 /// A socket that notes when a request begins, and cuts a peer that does not read its answer.

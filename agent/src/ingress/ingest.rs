@@ -20,7 +20,7 @@ use crate::legacy::{Form, Mapped, Profile, Profiles};
 /// Takes documents of another system.
 pub(super) async fn ingest(api: &Api, asked: Asked) -> Result<Response, Problem> {
     let carried = submit::carried(&asked);
-    let Asked { headers, path, body, peer, .. } = asked;
+    let Asked { headers, path, body, peer, caller, .. } = asked;
     let head = profile(&api.profiles, path.first()).and_then(|profile| {
         admit::plain_encoding(&headers)?;
         media(&headers, profile.form())?;
@@ -30,7 +30,7 @@ pub(super) async fn ingest(api: &Api, asked: Asked) -> Result<Response, Problem>
     let profile = match head {
         Ok(profile) => profile,
         Err(problem) => {
-            discard_unasked(&headers, body).await;
+            discard_unasked(&headers, body, &peer.phase).await;
             return Err(problem).inspect_err(|problem| api.agent.count_refused(problem.slug()));
         }
     };
@@ -54,7 +54,7 @@ pub(super) async fn ingest(api: &Api, asked: Asked) -> Result<Response, Problem>
         return Err(problems::UNREADABLE_BODY.detail("The body holds no transaction"));
     }
     let is_one = judged.len() == 1;
-    submit::settle(api, judged, is_one, carried).await
+    submit::settle(api, &caller.grant, judged, is_one, carried).await
 }
 
 fn profile(profiles: &Profiles, name: Option<&String>) -> Result<Profile, Problem> {

@@ -19,7 +19,7 @@ pub mod families;
 use families as f;
 
 /// The statuses that answers have; another one would count as the last.
-const STATUSES: [u16; 16] = [200, 201, 304, 400, 401, 403, 404, 405, 409, 413, 415, 422, 503, 507, 500, 0];
+const STATUSES: [u16; 17] = [200, 201, 304, 400, 401, 403, 404, 405, 409, 413, 415, 422, 429, 503, 507, 500, 0];
 
 /// Calls, and one for what matched none.
 const CALLS: usize = ROUTES.len() + 1;
@@ -32,6 +32,8 @@ pub struct Counters {
     connections: AtomicU64,
     given_up: AtomicU64,
     turned_away: AtomicU64,
+    connections_refused: AtomicU64,
+    unencrypted: AtomicU64,
 }
 
 impl Default for Counters {
@@ -42,6 +44,8 @@ impl Default for Counters {
             connections: AtomicU64::new(0),
             given_up: AtomicU64::new(0),
             turned_away: AtomicU64::new(0),
+            connections_refused: AtomicU64::new(0),
+            unencrypted: AtomicU64::new(0),
         }
     }
 }
@@ -72,6 +76,16 @@ impl Counters {
     /// Counts a connection for which there was no room.
     pub fn turned_away(&self) {
         self.turned_away.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a connection of a peer that opened too many of them.
+    pub fn connection_refused(&self) {
+        self.connections_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a connection on which TLS was not agreed on.
+    pub fn unencrypted(&self) {
+        self.unencrypted.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -199,6 +213,8 @@ fn ingress(text: &mut Exposition, counters: &Counters) {
     text.value(&f::HTTP_CONNECTIONS, read(&counters.connections));
     text.value(&f::HTTP_GIVEN_UP, read(&counters.given_up));
     text.value(&f::HTTP_TURNED_AWAY, read(&counters.turned_away));
+    text.value(&f::HTTP_CONNECTIONS_REFUSED, read(&counters.connections_refused));
+    text.value(&f::HTTP_HANDSHAKES_FAILED, read(&counters.unencrypted));
     let statuses = STATUSES.map(|status| status.to_string());
     let answered = counters.answered.iter().enumerate().flat_map(|(index, of_route)| {
         let route = ROUTES.get(index).map_or("none", |route| route.path);

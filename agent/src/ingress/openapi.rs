@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::admit::DOCUMENTS_MAX;
 use super::query::{HealthAnswer, Resolution};
 use super::reply::{ManyAnswer, Problem, RETRY_AFTER_S_MAX};
-use super::route::{Call, GUARDED_ANSWERS, Guard, ROUTES, Route, Shape};
+use super::route::{Call, GUARDED_ANSWERS, Guard, ROUTES, Route, Shape, UNGUARDED_ANSWERS};
 use super::submit::{KINDS, ManyValidations, ValidationAnswer};
 use crate::answer::{DayAnswer, ExceptionAnswer, Receipt, ReceiptAnswer, Status, StockAnswer};
 
@@ -51,7 +51,10 @@ pub fn document() -> Value {
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": { "token": { "type": "http", "scheme": "bearer", "description": "Where `ingress.tokens_file` is configured" } },
+            "securitySchemes": {
+                "token": { "type": "http", "scheme": "bearer", "description": "Where `ingress.tokens_file` is configured" },
+                "certificate": { "type": "mutualTLS", "description": "Where `ingress.client_ca_file` is configured" },
+            },
         },
     })
 }
@@ -63,7 +66,7 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator, documents: &mut Map<S
         Guard::Host => *status != 401,
         Guard::HostAndToken => true,
     });
-    for (status, shape, description) in route.answers.iter().chain(of_guard) {
+    for (status, shape, description) in route.answers.iter().chain(UNGUARDED_ANSWERS).chain(of_guard) {
         responses.entry(status.to_string()).or_insert_with(|| response(*status, *shape, description, schemas));
     }
     responses.insert(
@@ -97,7 +100,7 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator, documents: &mut Map<S
             operation.insert("parameters".to_owned(), Value::Array(parameters));
         }
         if route.guard() == Guard::HostAndToken {
-            operation.insert("security".to_owned(), json!([{}, { "token": [] }]));
+            operation.insert("security".to_owned(), json!([{}, { "token": [] }, { "certificate": [] }]));
         }
     }
     operation
@@ -112,7 +115,7 @@ fn response(status: u16, shape: Shape, description: &str, schemas: &mut SchemaGe
     };
     match status {
         401 => always("WWW-Authenticate", "What to send", json!({ "type": "string", "pattern": "^Bearer" })),
-        503 | 507 => always(
+        429 | 503 | 507 => always(
             "Retry-After",
             "Seconds after which to send the same again",
             json!({ "type": "integer", "minimum": 1, "maximum": RETRY_AFTER_S_MAX }),

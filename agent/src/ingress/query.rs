@@ -137,7 +137,7 @@ pub(super) async fn change(api: &Api, change: Change, asked: Asked) -> Result<Re
         MediaType::NdJson => Err(problems::CONTENT_TYPE_NOT_SUPPORTED.detail("Send Content-Type application/json")),
     });
     if let Err(problem) = head {
-        discard_unasked(&asked.headers, asked.body).await;
+        discard_unasked(&asked.headers, asked.body, &asked.peer.phase).await;
         return Err(problem);
     }
     let body = api.bodies.read(asked.body, &asked.peer.phase).await?;

@@ -5,6 +5,7 @@
 //! echoed. This module deliberately decides nothing.
 
 use std::borrow::Cow;
+use std::num::NonZero;
 
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -14,6 +15,7 @@ use counterfoil_proto::record::{Fault, Refusal};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::peers::Exhausted;
 use crate::answer::{Conflict, Outcome, Receipt, Refused};
 
 /// What every problem's `type` begins with; a slug follows.
@@ -44,6 +46,9 @@ pub struct Problem {
     pub conflict: Option<Box<Conflict>>,
     #[serde(skip)]
     slug: &'static str,
+    /// Where that depends on more than the type.
+    #[serde(skip)]
+    retry_after_s: Option<NonZero<u8>>,
 }
 
 /// One fault of a document.
@@ -77,6 +82,7 @@ impl ProblemType {
             faults: Vec::new(),
             conflict: None,
             slug: self.slug,
+            retry_after_s: None,
         }
     }
 }
@@ -101,6 +107,9 @@ pub mod problems {
         TOKEN_MISSING = "token-missing", UNAUTHORIZED, "A token is needed";
         TOKEN_UNKNOWN = "token-unknown", UNAUTHORIZED, "The token is not known";
         HOST_NOT_ALLOWED = "host-not-allowed", FORBIDDEN, "The box is not called by that name";
+        ROLE_NOT_ENOUGH = "role-not-enough", FORBIDDEN, "The caller may not do that";
+        WRONG_WORKSTATION = "wrong-workstation", FORBIDDEN, "The document is of another workstation";
+        TOO_MANY_REQUESTS = "too-many-requests", TOO_MANY_REQUESTS, "The caller asks for too much at once";
         NOT_FOUND = "not-found", NOT_FOUND, "There is no such resource";
         UNKNOWN_PROFILE = "unknown-profile", NOT_FOUND, "There is no such profile";
         UNKNOWN_ITEM = "unknown-item", NOT_FOUND, "No record names that item";
@@ -165,14 +174,24 @@ impl Problem {
     }
 
     /// Seconds after which the same should be sent again; `None` where it should not.
-    fn retry_after_s(&self) -> Option<&'static str> {
-        match self.slug {
-            "busy" | "slow-body" => Some("1"),
-            "stopping" | "not-ready" => Some("5"),
-            "journal-full" => Some("30"),
-            "drain-only" => Some("60"),
+    fn retry_after_s(&self) -> Option<u32> {
+        self.retry_after_s.map(|seconds| seconds.get().into()).or(match self.slug {
+            "busy" | "slow-body" => Some(1),
+            "stopping" | "not-ready" => Some(5),
+            "journal-full" => Some(30),
+            "drain-only" => Some(60),
             _ => None,
-        }
+        })
+    }
+
+    /// What a peer is answered with that used up what it may ask for.
+    pub fn of_exhausted(exhausted: Exhausted) -> Self {
+        let problem = problems::TOO_MANY_REQUESTS.detail(
+            "More than `ingress.peer_requests_per_second` for longer than `ingress.peer_burst` lasts; large bodies count as several. Nothing was \
+             appended; send the same again after Retry-After",
+        );
+        let seconds = u8::try_from(exhausted.retry_after_s).ok().and_then(NonZero::new);
+        Self { retry_after_s: seconds, ..problem }
     }
 }
 
@@ -193,7 +212,7 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = self.retry_after_s() {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"counterfoil\""));

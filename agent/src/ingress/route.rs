@@ -9,21 +9,22 @@ use std::sync::{Arc, OnceLock};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::RawPathParamsRejection;
-use axum::extract::{MatchedPath, RawPathParams, Request, State};
+use axum::extract::{RawPathParams, Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 use counterfoil_pages::{AGENT, File};
 use counterfoil_proto::record::flag::Change;
 use counterfoil_proto::record::{Context, Kind};
-use counterfoil_telemetry::trace;
-use tracing::{Instrument, Span};
 
-use super::admit::{self, Caller, Gate};
+use super::admit::Gate;
 use super::body::{BodyBounds, discard_unasked};
+use super::gate::gate;
+use super::grant::{Caller, Role};
 use super::metrics::Counters;
-use super::reply::{self, Slug, problems};
+use super::peers::Peers;
+use super::reply::{self, problems};
 use super::{Peer, ingest, openapi, query, submit};
 use crate::agent::AgentHandle;
 use crate::config::IngressConfig;
@@ -106,7 +107,7 @@ pub enum Guard {
     Nothing,
     /// A known host name.
     Host,
-    /// A known host name, and a token where there are any.
+    /// A known host name, and a token or a certificate with the role that the call needs, where those are asked for.
     HostAndToken,
 }
 
@@ -150,10 +151,42 @@ impl Route {
     }
 }
 
+impl Route {
+    /// What its caller has to be allowed.
+    pub fn role(&self) -> Role {
+        match self.call {
+            Call::Submit(_) | Call::Ingest | Call::Validate => Role::Post,
+            Call::Change(_) => Role::Support,
+            Call::Stock
+            | Call::Receipt
+            | Call::ReceiptOfDocument
+            | Call::Day
+            | Call::Exceptions
+            | Call::Status
+            | Call::Metrics
+            | Call::OpenApi
+            | Call::Healthz
+            | Call::Readyz
+            | Call::Page(_) => Role::Read,
+        }
+    }
+}
+
+/// What every call answers, whoever calls it.
+pub const UNGUARDED_ANSWERS: &[(u16, Shape, &str)] = &[(
+    429,
+    Shape::Problem,
+    "Nothing was appended: the caller asks for too much at once; honour Retry-After and send the same again",
+)];
+
 /// Answers of every call that is guarded, and of every call (503).
 pub const GUARDED_ANSWERS: &[(u16, Shape, &str)] = &[
-    (401, Shape::Problem, "A token is needed, or is not known"),
-    (403, Shape::Problem, "The Host header names a host that is not allowed"),
+    (401, Shape::Problem, "A token or a certificate is needed, or the token is not known"),
+    (
+        403,
+        Shape::Problem,
+        "The Host header names a host that is not allowed, or the caller may not do that, or not for that workstation; nothing was appended",
+    ),
     (500, Shape::Problem, "A fault of the agent; nothing was appended"),
     (
         503,
@@ -380,13 +413,21 @@ pub struct Api {
     pub counters: Arc<Counters>,
     /// Certificates that metrics watch.
     pub certificates: Vec<(&'static str, PathBuf)>,
-    gate: Gate,
+    pub(super) peers: Arc<Peers>,
+    pub(super) gate: Gate,
     openapi: OnceLock<Bytes>,
 }
 
 impl Api {
     /// What calls need, out of the configuration.
-    pub fn new(config: &IngressConfig, context: Context, agent: AgentHandle, counters: Arc<Counters>) -> Self {
+    pub fn new(
+        config: &IngressConfig,
+        context: Context,
+        agent: AgentHandle,
+        counters: Arc<Counters>,
+        peers: Arc<Peers>,
+    ) -> Self {
+        let takes_certificates = config.tls.as_ref().is_some_and(|files| files.client_ca_file.is_some());
         Self {
             agent,
             context: Arc::new(context),
@@ -394,7 +435,8 @@ impl Api {
             bodies: BodyBounds::new(config.body_bytes_max, config.bodies_bytes_max, config.body_timeout),
             counters,
             certificates: config.certificates.clone(),
-            gate: Gate::new(config.tokens.clone(), &config.allowed_hosts),
+            peers,
+            gate: Gate::new(config.tokens.clone(), takes_certificates, &config.allowed_hosts),
             openapi: OnceLock::new(),
         }
     }
@@ -413,6 +455,8 @@ pub struct Asked {
     pub body: Body,
     /// Its connection.
     pub peer: Peer,
+    /// Who asks.
+    pub caller: Caller,
 }
 
 /// All calls, with the gate before them.
@@ -425,15 +469,22 @@ pub fn router(api: Api) -> Router {
     });
     routes
         .method_not_allowed_fallback(|request: Request| async {
-            discard_unasked(&HeaderMap::new(), request.into_body()).await;
+            discard_whole(request).await;
             problems::METHOD_NOT_ALLOWED.detail("See /openapi.json for what it takes").into_response()
         })
         .fallback(|request: Request| async {
-            discard_unasked(&HeaderMap::new(), request.into_body()).await;
+            discard_whole(request).await;
             problems::NOT_FOUND.detail("See /openapi.json for what there is").into_response()
         })
         .layer(middleware::from_fn_with_state(Arc::clone(&api), gate))
         .with_state(api)
+}
+
+/// For a call that is none, whatever its head says.
+async fn discard_whole(request: Request) {
+    if let Some(peer) = request.extensions().get::<Peer>().cloned() {
+        discard_unasked(&HeaderMap::new(), request.into_body(), &peer.phase).await;
+    }
 }
 
 /// The parameters of a path, percent-decoded.
@@ -441,15 +492,16 @@ type Params = Result<RawPathParams, RawPathParamsRejection>;
 
 async fn answer(call: Call, State(api): State<Arc<Api>>, params: Params, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let Ok(params) = params else {
-        discard_unasked(&parts.headers, body).await;
-        return problems::BAD_REQUEST.detail("The path is not percent-encoded UTF-8").into_response();
-    };
-    let Some(peer) = parts.extensions.get::<Peer>().cloned() else {
+    let (peer, caller) = (parts.extensions.get::<Peer>().cloned(), parts.extensions.get::<Caller>().cloned());
+    let (Some(peer), Some(caller)) = (peer, caller) else {
         return problems::FAULT_OF_OURS.detail("The request lost its connection").into_response();
     };
+    let Ok(params) = params else {
+        discard_unasked(&parts.headers, body, &peer.phase).await;
+        return problems::BAD_REQUEST.detail("The path is not percent-encoded UTF-8").into_response();
+    };
     let path = params.iter().map(|(_, value)| value.to_owned()).collect();
-    let asked = Asked { uri: parts.uri, headers: parts.headers, path, body, peer };
+    let asked = Asked { uri: parts.uri, headers: parts.headers, path, body, peer, caller };
     let answered = match call {
         Call::Submit(kind) => submit::submit(&api, kind, asked).await,
         Call::Ingest => ingest::ingest(&api, asked).await,
@@ -471,53 +523,4 @@ async fn answer(call: Call, State(api): State<Arc<Api>>, params: Params, request
         }
     };
     answered.unwrap_or_else(IntoResponse::into_response)
-}
-
-/// Host and token before anything else, and the count of what was answered after it.
-async fn gate(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    let path = request.extensions().get::<MatchedPath>();
-    let index = path.and_then(|path| ROUTES.iter().position(|route| route.path == path.as_str()));
-    let guard = index.and_then(|index| ROUTES.get(index)).map_or(Guard::HostAndToken, Route::guard);
-    let local = request.extensions().get::<Peer>().and_then(|peer| peer.local);
-    let admitted = match guard {
-        Guard::Nothing => Ok(Caller::Local),
-        Guard::Host => api.gate.admit_host(request.uri(), request.headers(), local).map(|()| Caller::Local),
-        Guard::HostAndToken => api.gate.admit(request.uri(), request.headers(), local),
-    };
-    let route = index.and_then(|index| ROUTES.get(index));
-    let span = route.filter(|route| route.post).map_or_else(Span::none, |route| span_of(route, request.headers()));
-    let (caller, response) = match admitted {
-        Ok(caller) => (Some(caller), next.run(request).instrument(span.clone()).await),
-        Err(problem) => {
-            let (parts, body) = request.into_parts();
-            discard_unasked(&parts.headers, body).await;
-            (None, problem.into_response())
-        }
-    };
-    let status = response.status().as_u16();
-    let problem = response.extensions().get::<Slug>().map(|slug| slug.0);
-    api.counters.answered(index, status, problem);
-    span.record("http.response.status_code", status);
-    let route = route.map_or("none", |route| route.path);
-    span.in_scope(|| tracing::debug!(route, status, problem, ?caller, "answered"));
-    response
-}
-
-/// What a write is followed by in log and traces. Reads have none: they are pages and probes, again and again.
-fn span_of(route: &Route, headers: &HeaderMap) -> Span {
-    let traceparent = admit::traceparent(headers);
-    let trace_id = traceparent.and_then(trace::trace_id);
-    let span = tracing::info_span!(
-        "request",
-        otel.name = tracing::field::Empty,
-        otel.kind = tracing::field::Empty,
-        http.route = route.path,
-        http.response.status_code = tracing::field::Empty,
-        trace_id
-    );
-    if trace::is_on() {
-        span.record("otel.name", route.path).record("otel.kind", "server");
-        trace::follow(&span, traceparent);
-    }
-    span
 }

@@ -20,6 +20,7 @@ use tracing::Span;
 
 use super::admit::{self, DOCUMENTS_MAX, MediaType};
 use super::body::{Held, discard_unasked};
+use super::grant::Grant;
 use super::query;
 use super::reply::{self, FaultAnswer, ManyAnswer, Problem, problems};
 use super::route::{Api, Asked};
@@ -44,12 +45,12 @@ pub(super) type Judged = Result<Prepared, Problem>;
 
 /// Takes documents of `kind`.
 pub(super) async fn submit(api: &Api, kind: Kind, asked: Asked) -> Result<Response, Problem> {
-    let carried = carried(&asked);
+    let (carried, grant) = (carried(&asked), asked.caller.grant.clone());
     let read = read(api, asked).await.inspect_err(|problem| api.agent.count_refused(problem.slug()))?;
     let (documents, key, _held) = read;
     let is_one = matches!(documents, Documents::One(_));
     let judged = judge(&api.context, kind, documents, key).await?;
-    settle(api, judged, is_one, carried).await
+    settle(api, &grant, judged, is_one, carried).await
 }
 
 /// The trace context that records of this request get where their documents state none: what is exported of the request, else what it
@@ -58,9 +59,10 @@ pub(super) fn carried(asked: &Asked) -> Option<String> {
     trace::context_of(&Span::current()).or_else(|| admit::traceparent(&asked.headers).map(str::to_owned))
 }
 
-/// Hands on what was judged good, and answers for all.
+/// Hands on what was judged good and the caller may post, and answers for all.
 pub(super) async fn settle(
     api: &Api,
+    grant: &Grant,
     judged: Vec<Judged>,
     is_one: bool,
     carried: Option<String>,
@@ -68,7 +70,7 @@ pub(super) async fn settle(
     let mut problems = Vec::with_capacity(judged.len());
     let mut prepared = Vec::with_capacity(judged.len());
     for judged in judged {
-        match judged {
+        match judged.and_then(|document| grant.may_post(&document).map(|()| document)) {
             Ok(mut document) => {
                 let traceparent = &mut document.envelope.traceparent;
                 *traceparent = traceparent.take().or_else(|| carried.clone());
@@ -168,7 +170,7 @@ pub(super) async fn validate(api: &Api, asked: Asked) -> Result<Response, Proble
     let kind = match kind {
         Ok(kind) => kind,
         Err(problem) => {
-            discard_unasked(&asked.headers, asked.body).await;
+            discard_unasked(&asked.headers, asked.body, &asked.peer.phase).await;
             return Err(problem);
         }
     };
@@ -260,7 +262,7 @@ async fn read(api: &Api, asked: Asked) -> Result<(Documents, Option<String>, Hel
     let (media, key) = match head {
         Ok(head) => head,
         Err(problem) => {
-            discard_unasked(&headers, body).await;
+            discard_unasked(&headers, body, &peer.phase).await;
             return Err(problem);
         }
     };

@@ -23,6 +23,8 @@ use crate::answer::{
 
 mod bounds;
 mod calls;
+mod lan;
+mod peer;
 
 /// No test waits for longer; on a loaded machine everything here takes under two seconds.
 const AT_MOST: Duration = Duration::from_secs(30);
@@ -31,9 +33,12 @@ fn config() -> IngressConfig {
     IngressConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         unix_socket: None,
+        tls: None,
         tokens: None,
         allowed_hosts: Vec::new(),
         connections_max: 64,
+        peer_connections_max: 64,
+        allowance: peers::Allowance { per_second: 1_000_000, burst: 1_000_000 },
         body_bytes_max: 4 << 20,
         bodies_bytes_max: 16 << 20,
         header_timeout: AT_MOST,

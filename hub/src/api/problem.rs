@@ -4,6 +4,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::tokens::Role;
+
 /// A fault.
 #[derive(Debug, Serialize)]
 pub(super) struct Problem {
@@ -44,8 +46,30 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Not authorised", detail)
     }
 
+    pub(super) fn role(needed: Role) -> Self {
+        let detail = format!(
+            "This call needs the role {}; the token's line in api.tokens_file says which it has",
+            needed.as_str()
+        );
+        Self::new(StatusCode::FORBIDDEN, "role", "The token may not do that", detail)
+    }
+
+    pub(super) fn media_type() -> Self {
+        let detail = "Send Content-Type application/json";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type", "The content type is not taken", detail)
+    }
+
+    pub(super) fn method() -> Self {
+        let detail = "The call takes another method";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method", "The call does not take that method", detail)
+    }
+
+    pub(super) fn body(wanted: &str) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "body", "The body is not what the call needs", wanted)
+    }
+
     pub(super) fn forbidden_host() -> Self {
-        let detail = "Without tokens the hub answers only to names of its own machine, such as localhost";
+        let detail = "The Host header names neither this machine, as localhost does, nor one of api.allowed_hosts";
         Self::new(StatusCode::FORBIDDEN, "host", "Host not allowed", detail)
     }
 

@@ -1,11 +1,14 @@
 //! Who may call the API: bearer tokens with roles, from a file.
-//!
-//! Invariant: only hashes of tokens are kept, and they are compared in constant time; which one matched is told by its name alone.
 
 use std::path::Path;
 
-/// Bytes of a token; a shorter one can be guessed.
-const TOKEN_BYTES_MIN: usize = 16;
+use counterfoil_config::tokens::TokensError;
+
+/// The callers, each with its role.
+pub type Tokens = counterfoil_config::tokens::Tokens<Role>;
+
+/// What a line of the file is to be.
+const FORM: &str = "`name role token` with read, support or admin for the role";
 
 /// What a caller may do; each may what those before it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,78 +21,44 @@ pub enum Role {
     Admin,
 }
 
-/// The callers.
-#[derive(Clone, Debug)]
-pub struct Tokens {
-    callers: Vec<Caller>,
+impl Role {
+    /// As it stands in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Support => "support",
+            Self::Admin => "admin",
+        }
+    }
 }
 
-#[derive(Clone, Debug)]
-struct Caller {
-    name: String,
-    role: Role,
-    hash: blake3::Hash,
-}
-
-impl Tokens {
-    /// Reads lines of `name role token`; empty lines and those that begin with `#` are left out.
-    pub fn read(file: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"))?;
-        Self::parse(&text)
-    }
-
-    fn parse(text: &str) -> Result<Self, String> {
-        let mut callers = Vec::new();
-        for (index, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let at = index + 1;
-            let mut words = line.split_whitespace();
-            let (Some(name), Some(role), Some(token), None) = (words.next(), words.next(), words.next(), words.next())
-            else {
-                return Err(format!("has a line {at} that is not `name role token`"));
-            };
-            let role = match role {
-                "read" => Role::Read,
-                "support" => Role::Support,
-                "admin" => Role::Admin,
-                _ => return Err(format!("names in line {at} a role that is not read, support or admin")),
-            };
-            if token.len() < TOKEN_BYTES_MIN {
-                return Err(format!("has in line {at} a token of less than {TOKEN_BYTES_MIN} characters"));
-            }
-            callers.push(Caller { name: name.to_owned(), role, hash: blake3::hash(token.as_bytes()) });
-        }
-        if callers.is_empty() { Err("names nobody".to_owned()) } else { Ok(Self { callers }) }
-    }
-
-    /// Name and role of who holds `token`. `blake3::Hash` compares in constant time, and every caller is compared.
-    pub fn find(&self, token: &str) -> Option<(&str, Role)> {
-        let hash = blake3::hash(token.as_bytes());
-        let mut found = None;
-        for caller in &self.callers {
-            if caller.hash == hash {
-                found = Some((caller.name.as_str(), caller.role));
-            }
-        }
-        found
-    }
+/// Reads lines of `name role token`; empty lines and those that begin with `#` are left out.
+pub fn read(file: &Path) -> Result<Tokens, TokensError> {
+    Tokens::read(file, FORM, |words| {
+        let [role, token] = words else { return None };
+        let role = [Role::Read, Role::Support, Role::Admin].into_iter().find(|known| known.as_str() == *role)?;
+        Some((Some(*token), role))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<Tokens, TokensError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        read(file.path())
+    }
+
     #[test]
     fn tokens_are_found_by_content_and_bad_files_are_refused() {
-        let tokens = Tokens::parse("# people\n\nana admin 0123456789abcdef\nbi read fedcba9876543210\n").unwrap();
-        assert_eq!(tokens.find("0123456789abcdef"), Some(("ana", Role::Admin)));
-        assert_eq!(tokens.find("fedcba9876543210"), Some(("bi", Role::Read)));
-        assert_eq!(tokens.find("0123456789abcdee"), None);
-        for bad in ["", "ana admin", "ana king 0123456789abcdef", "ana read short"] {
-            assert!(Tokens::parse(bad).is_err(), "{bad}");
+        let tokens = parse("# people\n\nana admin 0123456789abcdef\nbi read fedcba9876543210\n").unwrap();
+        assert_eq!(tokens.find(b"0123456789abcdef"), Some(("ana", &Role::Admin)));
+        assert_eq!(tokens.find(b"fedcba9876543210"), Some(("bi", &Role::Read)));
+        assert_eq!(tokens.find(b"0123456789abcdee"), None);
+        for bad in ["", "ana admin", "ana king 0123456789abcdef", "ana read short", "ana read -"] {
+            assert!(parse(bad).is_err(), "{bad}");
         }
     }
 }

@@ -15,9 +15,10 @@ use super::intake::{Held, LaneOf, advance, of_incident, raise, read_state, store
 use super::posting::{read_lane, read_source};
 use super::sql::{Database, Role, Transaction, Value, Work};
 use super::{
-    AgentView, Arrival, Beat, Cursor, DayView, DelayQuery, DelayView, DueReplay, ExceptionFilter, ExceptionView,
-    FleetView, Gauges, LaneCopy, Ledger, LedgerError, Lookup, LookupQuery, PageQuery, Posted, PostingBounds,
-    RecordsPage, ReturnView, ReturnsQuery, SqlLedger, StockView, Taken, TotalsRow, Waits, Welcomed, watch,
+    AgentView, Arrival, AuditView, Beat, Cursor, DayView, Deed, DelayQuery, DelayView, DueReplay, ExceptionFilter,
+    ExceptionView, FleetView, Gauges, LaneCopy, Ledger, LedgerError, Lookup, LookupQuery, PageQuery, Posted,
+    PostingBounds, RecordsPage, ReturnView, ReturnsQuery, SqlLedger, StockView, Taken, TotalsRow, Waits, Welcomed,
+    audit, watch,
 };
 use crate::env;
 use crate::posting::Raised;
@@ -279,7 +280,15 @@ impl SqlLedger {
         self.watch.commit(tx, settled).await.map(Beat::Same)
     }
 
-    async fn raise_to(&self, copy: &[LaneCopy]) -> Result<u64, LedgerError> {
+    /// Raises `safe` to what a restored copy holds, on the word of a person.
+    pub async fn verified(&self, copy: &[LaneCopy], deed: &Deed) -> Result<u64, LedgerError> {
+        if copy.is_empty() {
+            self.note_refused(deed, "done: nothing is in it").await?;
+        }
+        self.raise_to(copy, Some(deed)).await
+    }
+
+    async fn raise_to(&self, copy: &[LaneCopy], deed: Option<&Deed>) -> Result<u64, LedgerError> {
         let mut count = 0_u64;
         for chunk in copy.chunks(LANES_AT_ONCE) {
             let named: Vec<LaneOf> = chunk.iter().map(|lane| (lane.source.clone(), lane.mark.key)).collect();
@@ -297,6 +306,9 @@ impl SqlLedger {
                 }
             }
             self.write_lanes(&mut *tx, &mut held).await?;
+            if let Some(deed) = deed {
+                audit::note(&mut *tx, deed, "done").await?;
+            }
             let settled = self.watch.settle(&mut *tx, Role::Desk).await?;
             self.watch.commit(tx, settled).await?;
         }
@@ -414,7 +426,7 @@ impl Ledger for SqlLedger {
         Box::pin(self.every_agent())
     }
     fn raise_safe<'a>(&'a self, copy: &'a [LaneCopy]) -> Work<'a, u64> {
-        Box::pin(self.raise_to(copy))
+        Box::pin(self.raise_to(copy, None))
     }
     fn all_lanes(&self) -> Work<'_, (SessionId, Vec<LaneCopy>)> {
         Box::pin(read_copy(&*self.database))
@@ -454,6 +466,21 @@ impl Ledger for SqlLedger {
     }
     fn exceptions<'a>(&'a self, filter: &'a ExceptionFilter) -> Work<'a, Vec<ExceptionView>> {
         Box::pin(self.view_exceptions(filter))
+    }
+    fn change_exception<'a>(
+        &'a self,
+        id: &'a str,
+        change: flag::Change,
+        by_and_why: (&'a str, &'a str),
+        deed: &'a Deed,
+    ) -> Work<'a, Option<ExceptionView>> {
+        Box::pin(self.set_exception(id, change, by_and_why, deed))
+    }
+    fn note_refused<'a>(&'a self, deed: &'a Deed, outcome: &'a str) -> Work<'a, ()> {
+        Box::pin(Self::note_refused(self, deed, outcome))
+    }
+    fn audit(&self, before: Option<u64>, limit: usize) -> Work<'_, Vec<AuditView>> {
+        Box::pin(self.view_audit(before, limit))
     }
     fn stock<'a>(&'a self, store_id: &'a str) -> Work<'a, Vec<StockView>> {
         Box::pin(self.view_stock(store_id))

@@ -8,7 +8,7 @@ use counterfoil_proto::time::WallTime;
 
 use super::posting::read_lane;
 use super::sql::{Role, Value};
-use super::{LedgerError, SqlLedger};
+use super::{Deed, LedgerError, SqlLedger, audit};
 use crate::env;
 
 /// Orders that are shown.
@@ -130,7 +130,13 @@ impl SqlLedger {
     }
 
     /// Orders that these are sent again.
-    pub async fn order_replay(&self, parts: &[ReplayPart], by: &str, reason: &str) -> Result<(), LedgerError> {
+    pub async fn order_replay(
+        &self,
+        parts: &[ReplayPart],
+        by: &str,
+        reason: &str,
+        deed: &Deed,
+    ) -> Result<(), LedgerError> {
         let mut tx = self.database.begin(Role::Desk).await?;
         let now = env::wall().0;
         let row = |part: &ReplayPart| -> Vec<Value> {
@@ -144,6 +150,8 @@ impl SqlLedger {
             ]
         };
         tx.execute_many(ORDER, parts.iter().map(row).collect()).await?;
+        audit::note(&mut *tx, deed, if parts.is_empty() { "done: nothing is known of that time" } else { "done" })
+            .await?;
         tx.commit().await
     }
 

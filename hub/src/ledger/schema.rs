@@ -30,7 +30,7 @@ impl Words {
 }
 
 /// The migrations, from version 1 on.
-pub const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5];
+pub const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6];
 
 const V1: &str = "
 -- One row: what this ledger is, since when it may not have gone back.
@@ -358,4 +358,18 @@ CREATE TABLE replays (
     received BIGINT NOT NULL
 );
 CREATE INDEX replays_to_ask ON replays (number) WHERE asked_at IS NULL;
+";
+
+const V6: &str = "
+-- What people changed by hand, written with the change; entries are only added. peer is the address that it came from.
+CREATE TABLE audit (
+    number {identity},
+    at BIGINT NOT NULL,
+    who TEXT NOT NULL,
+    role TEXT NOT NULL,
+    peer TEXT,
+    route TEXT NOT NULL,
+    what TEXT NOT NULL,
+    outcome TEXT NOT NULL
+);
 ";

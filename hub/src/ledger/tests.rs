@@ -17,6 +17,7 @@ use counterfoil_proto::time::{ClockQuality, WallTime};
 use super::sql::Role;
 use super::*;
 
+mod audit;
 mod database;
 mod days;
 mod delays;

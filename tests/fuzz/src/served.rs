@@ -31,9 +31,12 @@ fn serve() -> Served {
     let config = IngressConfig {
         listen: "127.0.0.1:0".parse().expect("an address"),
         unix_socket: None,
+        tls: None,
         tokens: None,
         allowed_hosts: Vec::new(),
         connections_max: 16,
+        peer_connections_max: 16,
+        allowance: counterfoil::ingress::peers::Allowance { per_second: 1_000_000, burst: 1_000_000 },
         body_bytes_max: 4 << 20,
         bodies_bytes_max: 16 << 20,
         header_timeout: PATIENCE,

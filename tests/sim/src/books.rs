@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use counterfoil_hub::ledger::sql::Work;
 use counterfoil_hub::ledger::{
-    AgentView, Arrival, Beat, Cursor, DayView, DelayQuery, DelayView, DueReplay, ExceptionFilter, ExceptionView,
-    FleetView, Gauges, LaneCopy, Ledger, Lookup, LookupQuery, PageQuery, Posted, PostingBounds, RecordsPage,
-    ReturnView, ReturnsQuery, StockView, Taken, TotalsRow, Waits, Welcomed,
+    AgentView, Arrival, AuditView, Beat, Cursor, DayView, Deed, DelayQuery, DelayView, DueReplay, ExceptionFilter,
+    ExceptionView, FleetView, Gauges, LaneCopy, Ledger, Lookup, LookupQuery, PageQuery, Posted, PostingBounds,
+    RecordsPage, ReturnView, ReturnsQuery, StockView, Taken, TotalsRow, Waits, Welcomed,
 };
 use counterfoil_proto::id::{Digest, LaneKey, Seq, SeqRange, SessionId, Source};
 use counterfoil_proto::message::{Hello, Mark, Positions, Presence};
+use counterfoil_proto::record::flag::Change;
 use counterfoil_proto::time::WallTime;
 
 /// One lane.
@@ -220,6 +221,21 @@ impl<L: Ledger> Ledger for Witnessed<L> {
     }
     fn totals<'a>(&'a self, store_id: &'a str, business_day: &'a str) -> Work<'a, Vec<TotalsRow>> {
         self.ledger.totals(store_id, business_day)
+    }
+    fn change_exception<'a>(
+        &'a self,
+        id: &'a str,
+        change: Change,
+        by_and_why: (&'a str, &'a str),
+        deed: &'a Deed,
+    ) -> Work<'a, Option<ExceptionView>> {
+        self.ledger.change_exception(id, change, by_and_why, deed)
+    }
+    fn note_refused<'a>(&'a self, deed: &'a Deed, outcome: &'a str) -> Work<'a, ()> {
+        self.ledger.note_refused(deed, outcome)
+    }
+    fn audit(&self, before: Option<u64>, limit: usize) -> Work<'_, Vec<AuditView>> {
+        self.ledger.audit(before, limit)
     }
     fn exceptions<'a>(&'a self, filter: &'a ExceptionFilter) -> Work<'a, Vec<ExceptionView>> {
         self.ledger.exceptions(filter)

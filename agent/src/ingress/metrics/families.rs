@@ -45,6 +45,8 @@ counterfoil_telemetry::families! {
     HTTP_CONNECTIONS: Gauge "counterfoil_http_connections" [] "Open connections of tills.";
     HTTP_GIVEN_UP: Counter "counterfoil_http_connections_given_up_total" [] "Idle or slow connections that had to make room.";
     HTTP_TURNED_AWAY: Counter "counterfoil_http_connections_turned_away_total" [] "Connections for which there was no room.";
+    HTTP_CONNECTIONS_REFUSED: Counter "counterfoil_http_connections_refused_total" [] "Connections of peers that opened too many of them in a short time.";
+    HTTP_HANDSHAKES_FAILED: Counter "counterfoil_http_handshakes_failed_total" [] "Connections on which TLS was not agreed on.";
     HTTP_RESPONSES: Counter "counterfoil_http_responses_total" ["route", "status"] "Answers by call and status.";
     HTTP_REFUSED: Counter "counterfoil_http_requests_refused_total" ["problem"] "Requests that were answered with a problem, by its name.";
     SPOOL_TAKEN: Counter "counterfoil_spool_files_taken_total" [] "Files taken out of the spool directory.";

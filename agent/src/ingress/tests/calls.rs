@@ -150,7 +150,7 @@ async fn reads_answer_what_the_owner_knows() {
 async fn the_page_needs_no_token_and_a_known_host() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "till1 0123456789abcdef\n").unwrap();
-    let tokens = Some(admit::Tokens::read(file.path()).unwrap());
+    let tokens = Some(grant::read(file.path()).unwrap());
     let served = serve_with_owner(IngressConfig { tokens, ..config() }).await;
     for (path, content_type) in [("/", "text/html"), ("/app.css", "text/css"), ("/app.js", "text/javascript")] {
         let file = served.get(path).await;
@@ -227,7 +227,7 @@ async fn foreign_hosts_and_types_do_not_come_in() {
 async fn without_a_known_token_only_health_is_told() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "till1 0123456789abcdef\n").unwrap();
-    let tokens = Some(admit::Tokens::read(file.path()).unwrap());
+    let tokens = Some(grant::read(file.path()).unwrap());
     let served = serve_with_owner(IngressConfig { tokens, ..config() }).await;
     let missing = served.post("/v1/transactions", &sale(1)).await;
     missing.is_problem(401, "token-missing");

@@ -40,6 +40,7 @@ impl Place {
             "DROP TABLE seals",
             "DROP TABLE delays",
             "DROP TABLE replays",
+            "DROP TABLE audit",
             "DROP TABLE outbox",
             "DROP INDEX exceptions_untold",
             "DROP INDEX exceptions_to_escalate",

@@ -2,6 +2,10 @@
 
 use super::*;
 
+fn deed() -> Deed {
+    Deed { who: "Ann".into(), role: "cli", peer: None, route: "replay".into(), what: "0001.a".into() }
+}
+
 #[tokio::test]
 async fn a_time_becomes_numbers_and_an_order_is_due_until_the_agent_was_asked() {
     for place in places() {
@@ -23,7 +27,7 @@ async fn a_time_becomes_numbers_and_an_order_is_due_until_the_agent_was_asked() 
         assert_eq!(ledger.plan_replay(&at(0, 1)).await.unwrap(), [], "nothing was received then");
         assert_eq!(ledger.plan_replay(&ReplayQuery { lane: Some(Lane::Ops), ..at(0, i64::MAX) }).await.unwrap(), []);
 
-        ledger.order_replay(&plan, "Ann", "the ERP lost a day").await.unwrap();
+        ledger.order_replay(&plan, "Ann", "the ERP lost a day", &deed()).await.unwrap();
         assert_eq!(ledger.due_replays().await.unwrap(), [], "nobody said hello");
         let online =
             Presence { state: "online".to_owned(), session: SESSION, epoch: None, software: "test".to_owned() };
