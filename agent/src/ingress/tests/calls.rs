@@ -265,7 +265,8 @@ async fn metrics_name_every_family_with_help_and_type() {
     assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
     let text = String::from_utf8(answer.body).unwrap();
     assert!(text.contains("counterfoil_http_responses_total{route=\"/v1/transactions\",status=\"422\"} 1\n"), "{text}");
-    assert!(text.contains("counterfoil_info{version=\"\",store_id=\"0042\",agent_id=\"\"} 1\n"), "{text}");
+    assert!(text.contains("counterfoil_http_requests_refused_total{problem=\"missing-field\"} 1\n"), "{text}");
+    assert!(text.contains("counterfoil_info{version=\"\",store_id=\"0042\",agent_id=\"\","), "{text}");
     for name in ["files_taken_total", "files_refused_total", "documents_total", "files_renamed_total", "files_waiting"]
     {
         assert!(text.contains(&format!("\ncounterfoil_spool_{name} 0\n")), "{name}: {text}");
