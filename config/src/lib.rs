@@ -3,6 +3,8 @@
 //! A program lists its keys as a constant table ([`key`]); [`written`] reads file and environment against it and reports every fault at
 //! once, with file and line. What the values mean together is each program's own to check. [`tls`] reads the files that certificates stand in.
 
+pub mod certificate;
 pub mod key;
+pub mod replace;
 pub mod tls;
 pub mod written;
