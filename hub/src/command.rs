@@ -11,6 +11,8 @@ use crate::error::ExitError;
 use crate::ledger::{ReplayPart, ReplayQuery, ReplayView};
 use crate::run;
 
+mod authority;
+
 /// The central receiver of Counterfoil: owns the ledger and answers for it.
 #[derive(Debug, Parser)]
 #[command(name = "counterfoil-hub", version)]
@@ -42,6 +44,8 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Be a small certificate authority for the boxes: enrol them, list them, keep them out.
+    Ca(authority::Ca),
     /// Tell agents that what a restored copy of the ledger holds is safe (for ledger.safe = "confirmed").
     BackupVerified {
         /// The configuration.
@@ -108,6 +112,7 @@ pub(crate) fn execute(arguments: impl IntoIterator<Item = std::ffi::OsString>) -
             Ok(String::new())
         }
         Command::Replay(wanted) => replay(wanted),
+        Command::Ca(ca) => authority::execute(ca),
         Command::Replays { config } => {
             let config = Config::load(&config)?;
             log_to_stderr(&config);

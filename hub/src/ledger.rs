@@ -21,6 +21,7 @@ mod days;
 mod delays;
 mod desk;
 mod fleet;
+mod identities;
 mod intake;
 mod lookup;
 mod outbox;
@@ -40,9 +41,10 @@ mod view;
 mod watch;
 
 #[cfg(test)]
-pub(crate) use tests::postgres_url;
+pub(crate) use tests::{database as tests_place, postgres_url};
 
 pub use desk::read_copy;
+pub use identities::{Enrolment, IdentityView, Issued, RevokedCertificate, Role as IdentityRole};
 pub use outbox::Letter;
 pub use replays::{DueReplay, ReplayPart, ReplayQuery, ReplayView};
 pub(crate) use seals::Seal;

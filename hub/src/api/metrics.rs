@@ -27,6 +27,7 @@ pub(super) async fn get(State(sources): State<Arc<Sources>>) -> Answer {
         ("hellos_total", "counter", "Hello pages answered", count(&counters.hellos)),
         ("acks_total", "counter", "Acks published", count(&counters.acks)),
         ("nacks_total", "counter", "Batches refused", count(&counters.nacks)),
+        ("turned_away_total", "counter", "Messages of agents whose identity was revoked", count(&counters.turned_away)),
         ("undecodable_total", "counter", "Messages that do not decode", count(&counters.undecodable)),
         ("dropped_total", "counter", "Messages dropped because the receiver did not keep up", count(&sources.dropped)),
         ("ledger_failures_total", "counter", "Failed attempts at the ledger", count(&counters.ledger_failures)),

@@ -30,7 +30,7 @@ impl Words {
 }
 
 /// The migrations, from version 1 on.
-pub const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5];
+pub const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6];
 
 const V1: &str = "
 -- One row: what this ledger is, since when it may not have gone back.
@@ -358,4 +358,33 @@ CREATE TABLE replays (
     received BIGINT NOT NULL
 );
 CREATE INDEX replays_to_ask ON replays (number) WHERE asked_at IS NULL;
+";
+
+const V6: &str = "
+-- One-time tokens with which boxes are enrolled: their hashes, for whom, until when, and the public key that came with one first.
+CREATE TABLE enrolments (
+    token {bytes} PRIMARY KEY,
+    common_name TEXT NOT NULL,
+    made_at BIGINT NOT NULL,
+    valid_until BIGINT NOT NULL,
+    public_key {bytes}
+);
+
+-- What the authority has signed, and what of it is revoked.
+CREATE TABLE certificates (
+    serial {bytes} PRIMARY KEY,
+    common_name TEXT NOT NULL,
+    role TEXT NOT NULL,
+    issued_at BIGINT NOT NULL,
+    not_after BIGINT NOT NULL,
+    revoked_at BIGINT
+);
+CREATE INDEX certificates_of_name ON certificates (common_name, issued_at);
+
+-- Of whom nothing is taken, until they are enrolled again.
+CREATE TABLE barred (
+    common_name TEXT PRIMARY KEY,
+    since BIGINT NOT NULL,
+    reason TEXT NOT NULL
+);
 ";

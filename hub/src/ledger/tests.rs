@@ -17,7 +17,7 @@ use counterfoil_proto::time::{ClockQuality, WallTime};
 use super::sql::Role;
 use super::*;
 
-mod database;
+pub(crate) mod database;
 mod days;
 mod delays;
 mod edges;
