@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use counterfoil_proto::id::PublicKey;
 
+use crate::identity::enroll::Wanted;
+
 /// Takes documents from the tills of a store, puts them on disk, hands them to the hub.
 #[derive(Debug, Parser)]
 #[command(name = "counterfoil", version, about)]
@@ -42,6 +44,11 @@ pub enum Command {
         #[arg(long)]
         delivered: bool,
     },
+    /// Get this box its identity: a key that is made here and a certificate for it, from the hub or any EST server, for a one-time token.
+    ///
+    /// Files go where `mqtt.ca_file`, `mqtt.cert_file` and `mqtt.key_file` say. Running it twice is safe: a valid identity stays, and what broke off goes
+    /// on. Exit 69: nobody answers; 78: the configuration; 1: refused.
+    Enroll(Wanted),
     /// Show what needs a person, or note that somebody looks after it.
     ///
     /// Without a further word: the open exceptions, the oldest first. Exit 69: no agent answers.

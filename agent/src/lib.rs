@@ -17,6 +17,7 @@ pub mod config;
 pub mod device;
 pub mod env;
 pub mod error;
+pub mod identity;
 pub mod ingress;
 pub mod journal;
 pub mod legacy;

@@ -8,7 +8,8 @@ use clap::Parser;
 use counterfoil::client::{Client, ClientError, exceptions};
 use counterfoil::command::{Arguments, Command, Done, Target, Word};
 use counterfoil::config::Config;
-use counterfoil::error::{EXIT_DISK, EXIT_UNAVAILABLE, ExitError, chain};
+use counterfoil::error::{EXIT_CONFIGURATION, EXIT_DISK, EXIT_UNAVAILABLE, ExitError, chain};
+use counterfoil::identity::enroll::{self, Wanted};
 use counterfoil_proto::id::PublicKey;
 use counterfoil_proto::record::flag::Change;
 
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
             return verify(&data_dir, public_key, json, delivered);
         }
         Command::Exceptions { target, all, json, word } => return exceptions_of(&target, all, json, word.as_ref()),
+        Command::Enroll(wanted) => return enroll(&wanted),
         Command::Run { config } => Config::load(&config).map_err(ExitError::from).and_then(counterfoil::run),
         Command::CheckConfig { file } => Config::load(&file).map_err(ExitError::from).map(|config| print(&config)),
     };
@@ -83,6 +85,27 @@ fn exceptions_of(target: &Target, all: bool, json: bool, word: Option<&Word>) ->
         }
     }
     ExitCode::SUCCESS
+}
+
+#[expect(clippy::print_stdout, reason = "printing is what the command is for")]
+fn enroll(wanted: &Wanted) -> ExitCode {
+    let config = match Config::load(&wanted.config) {
+        Ok(config) => config,
+        Err(error) => {
+            complain(&chain(&error));
+            return ExitCode::from(EXIT_CONFIGURATION);
+        }
+    };
+    match enroll::run(&config, wanted) {
+        Ok(said) => {
+            print!("{said}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&chain(&error));
+            ExitCode::from(error.code())
+        }
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "printing is what the command is for")]

@@ -159,6 +159,29 @@ fn uplink_and_disk(text: &mut Text, status: &Status) {
         "Lanes under whose numbers the hub has records of another box.",
         u64::try_from(uplink.contested_lanes).unwrap_or(u64::MAX),
     );
+    text.gauge(
+        "counterfoil_uplink_revoked",
+        "Whether head office takes nothing from this box.",
+        u64::from(uplink.revoked),
+    );
+    if let Some(certificate) = &status.certificate {
+        text.gauge(
+            "counterfoil_certificate_not_after_seconds",
+            "End of the certificate, in seconds since 1970; 0 where there is none.",
+            certificate.not_after_s.unwrap_or(0),
+        );
+        text.gauge(
+            "counterfoil_certificate_valid",
+            "Whether the certificate is there, not expired and not revoked.",
+            u64::from(certificate.state == "valid"),
+        );
+        text.counter("counterfoil_certificate_renewals_total", "Renewals of the certificate.", certificate.renewals);
+        text.counter(
+            "counterfoil_certificate_failures_total",
+            "Renewals of the certificate that failed.",
+            certificate.failures,
+        );
+    }
     text.gauge("counterfoil_journal_bytes", "The journal with its side files and ballast.", disk.journal_bytes);
     text.gauge("counterfoil_journal_bytes_max", "What the journal may take.", disk.journal_bytes_max);
     text.gauge("counterfoil_journal_segments", "Segments in the journal.", disk.segments);
