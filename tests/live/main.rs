@@ -17,6 +17,7 @@ mod day;
 mod evidence;
 mod examples;
 mod fleet;
+mod identity;
 mod json;
 mod pages;
 mod postgres;

@@ -43,16 +43,28 @@ impl Mqtt {
     }
 }
 
+/// What a program of ours says when it is asked for something, and how it ends.
+pub fn ask(program: &str, arguments: &[&str]) -> std::process::Output {
+    let mut command = Command::new(bin(program));
+    command.args(arguments);
+    without_overrides(&mut command);
+    command.output().unwrap_or_else(|error| panic!("{program}: {error}"))
+}
+
 /// A program of ours without what the caller's environment would override in its configuration.
 pub(crate) fn command(program: &str, config: &Path) -> Command {
     let mut command = Command::new(bin(program));
     command.arg("run").arg("--config").arg(config);
+    without_overrides(&mut command);
+    command
+}
+
+fn without_overrides(command: &mut Command) {
     for (variable, _) in std::env::vars_os() {
         if variable.to_string_lossy().starts_with("COUNTERFOIL__") {
             command.env_remove(variable);
         }
     }
-    command
 }
 
 /// An agent; it may be down.

@@ -87,14 +87,20 @@ impl Api {
         Self::with("http://localhost", |client| client.unix_socket(socket))
     }
 
+    /// The API at `base` (`https://…`), if a certificate of `ca_file` says that it is there.
+    pub fn over_tls(base: &str, ca_file: &std::path::Path) -> Self {
+        let pem = std::fs::read(ca_file).unwrap_or_else(|error| panic!("{}: {error}", ca_file.display()));
+        let roots = reqwest::Certificate::from_pem_bundle(&pem).expect("certificates of our own");
+        Self::with(base, |client| client.tls_certs_only(roots))
+    }
+
     fn with(base: &str, wishes: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder) -> Self {
         // Only the first call finds the place free.
         let _installed_already = rustls::crypto::ring::default_provider().install_default().is_err();
-        let client = wishes(reqwest::Client::builder())
+        // The machine's own roots are not asked for: loopback only, and a bare machine has none.
+        let client = wishes(reqwest::Client::builder().tls_certs_only([]))
             .timeout(ANSWER_LIMIT)
             .no_proxy()
-            // The machine's own roots are not asked for: loopback only, and a bare machine has none.
-            .tls_certs_only([])
             .build()
             .expect("a client without special wishes");
         Self { base: base.trim_end_matches('/').to_owned(), token: None, client }
