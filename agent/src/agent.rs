@@ -120,6 +120,13 @@ pub enum Request {
         /// Between them, by the monotonic clock.
         duration_ms: u64,
     },
+    /// Another part noticed something that a person must see.
+    Finding {
+        /// Its code.
+        code: &'static str,
+        /// What is known of it.
+        document: serde_json::Value,
+    },
     /// Write and sync something that is no record: proof that this thread turns and its disk keeps.
     Probe {
         /// The answer, after the sync.
@@ -237,6 +244,11 @@ impl AgentHandle {
     /// Says that the hub was away.
     pub(crate) async fn outage(&self, from: WallTime, until: WallTime, duration_ms: u64) {
         self.tell(Request::Outage { from, until, duration_ms }).await;
+    }
+
+    /// Journals what nobody else notices, with its code, which opens an exception.
+    pub(crate) async fn finding(&self, code: &'static str, document: serde_json::Value) {
+        self.tell(Request::Finding { code, document }).await;
     }
 
     /// Says that time went by; skipped while the owner is busy.

@@ -368,8 +368,31 @@ pub struct UplinkStatus {
     pub bytes_sent: u64,
     /// Lanes of this session under whose numbers the hub has records of another box: this one was copied, or set back.
     pub contested_lanes: usize,
+    /// Whether head office has revoked this box's identity and takes nothing from it.
+    pub revoked: bool,
     /// RFC 3339 of the hub's last word.
     pub last_word_at: Option<String>,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+}
+
+/// How the certificate is by which broker and hub know this box.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CertificateStatus {
+    /// `valid`, `expired`, `revoked` or `missing`.
+    pub state: String,
+    /// RFC 3339 of its end.
+    pub not_after: Option<String>,
+    /// The same in seconds since 1970.
+    pub not_after_s: Option<u64>,
+    /// RFC 3339 of when it is renewed; `null` where the agent does not see to that.
+    pub renew_at: Option<String>,
+    /// Renewals since the start.
+    pub renewals: u64,
+    /// Attempts that failed since the last renewal.
+    pub attempts: u64,
+    /// Attempts that failed since the start.
+    pub failures: u64,
     /// What went wrong last.
     pub last_error: Option<String>,
 }
@@ -412,6 +435,8 @@ pub struct Status {
     pub lanes: BTreeMap<String, LaneStatus>,
     /// The uplink.
     pub uplink: UplinkStatus,
+    /// The certificate; `null` where the broker asks for none.
+    pub certificate: Option<CertificateStatus>,
     /// The disk.
     pub disk: DiskStatus,
     /// `synchronised`, `unsynchronised` or `behind`.

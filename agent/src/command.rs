@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use counterfoil_proto::id::PublicKey;
 
 use crate::config::IngressConfig;
+use crate::identity::enroll;
 
 /// Takes documents from the tills of a store, puts them on disk, hands them to the hub.
 #[derive(Debug, Parser)]
@@ -72,6 +73,11 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Get this box its identity: a key that is made here and a certificate for it, from the hub or any EST server, for a one-time token.
+    ///
+    /// Files go where `mqtt.ca_file`, `mqtt.cert_file` and `mqtt.key_file` say. Running it twice is safe: a valid identity stays, and what broke off goes
+    /// on. Exit 69: nobody answers; 78: the configuration; 1: refused.
+    Enroll(enroll::Wanted),
     /// Show what needs a person, or note that somebody looks after it.
     ///
     /// Without a further word: the open exceptions, the oldest first. Exit 69: no agent answers.

@@ -21,10 +21,13 @@ use crate::ingress::grant::{self, Grant};
 use crate::ingress::peers::Allowance;
 use crate::legacy::{Profile, Profiles};
 
+pub mod identity;
 pub mod keys;
 
 use counterfoil_config::tls::{ClientFiles, Identity, ServerFiles};
 use counterfoil_config::tokens::Tokens;
+use identity::IdentityConfig;
+
 use counterfoil_config::written::{Fault, Origin, Written};
 
 /// The configuration cannot be taken (exit 78).
@@ -71,6 +74,8 @@ pub struct Config {
     pub spool: Option<SpoolConfig>,
     /// The hub's side.
     pub mqtt: MqttConfig,
+    /// Where the box's certificate is renewed.
+    pub identity: IdentityConfig,
     /// How the hub is spoken to; it may answer either way.
     pub encoding: Encoding,
     /// The buffer.
@@ -261,6 +266,7 @@ impl Check<'_> {
         let spool = self.spool(&profiles);
         let ingress = self.ingress(profiles);
         let mqtt = self.mqtt();
+        let identity = self.identity();
         let journal = self.journal();
         Some(Config {
             file: self.file.to_owned(),
@@ -270,6 +276,7 @@ impl Check<'_> {
             ingress: ingress?,
             spool,
             mqtt: mqtt?,
+            identity,
             encoding: if self.written.text("wire.encoding") == Some("json") {
                 Encoding::Json
             } else {

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use counterfoil_config::certificate::ends_at;
 use counterfoil_config::tls::ClientFiles;
 use counterfoil_proto::time::{ClockQuality, WallTime};
-use counterfoil_telemetry::certificate::expires_at;
 use rustls::pki_types::ServerName;
 use serde::Serialize;
 
@@ -286,7 +286,7 @@ fn certificates(config: &Config, env: &Env) -> Vec<Check> {
         return vec![Check::of(SUBJECT, Health::Bad, error.to_string(), advice)];
     }
     let named = [Some(files.ca_file.as_path()), files.identity.as_ref().map(|identity| identity.cert_file.as_path())];
-    let of_file = |file: &Path| match expires_at(file) {
+    let of_file = |file: &Path| match ends_at(file) {
         Some(at) => validity(file, at, env.wall()),
         None => Check::of(
             SUBJECT,
@@ -299,8 +299,8 @@ fn certificates(config: &Config, env: &Env) -> Vec<Check> {
 }
 
 /// Whether a certificate is valid for long enough, by this box's clock.
-fn validity(file: &Path, expires_s: i64, now: WallTime) -> Check {
-    let until = WallTime(expires_s.saturating_mul(1_000));
+fn validity(file: &Path, ends_s: u64, now: WallTime) -> Check {
+    let until = WallTime(i64::try_from(ends_s.saturating_mul(1_000)).unwrap_or(i64::MAX));
     let found = format!("{} is readable, fits, and is valid until {}", file.display(), until.to_rfc3339());
     let days = (until.0 - now.0) / DAY_MS;
     if until <= now {
@@ -443,11 +443,9 @@ mod tests {
 
     #[test]
     fn a_certificate_is_told_of_before_it_ends() {
-        let health = |days: i64| validity(Path::new("agent.pem"), days * 86_400, WallTime(0)).health;
-        assert_eq!(
-            [-1, 0, 1, 6, 7, 90].map(health),
-            [Health::Bad, Health::Bad, Health::Warning, Health::Warning, Health::Good, Health::Good]
-        );
+        let health = |days: u64| validity(Path::new("agent.pem"), days * 86_400, WallTime(1)).health;
+        let (good, soon, ended) = (Health::Good, Health::Warning, Health::Bad);
+        assert_eq!([0, 1, 7, 8, 90].map(health), [ended, soon, soon, good, good]);
     }
 
     #[test]

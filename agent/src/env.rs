@@ -45,6 +45,8 @@ pub enum EnvError {
 pub struct Env {
     source: Source,
     boot_id: BootId,
+    /// The newest wall time of the journal, milliseconds.
+    newest_ms: Arc<AtomicI64>,
 }
 
 #[derive(Clone, Debug)]
@@ -72,7 +74,8 @@ impl Env {
             path: path.to_owned(),
             source: std::io::Error::new(std::io::ErrorKind::InvalidData, "not 32 hexadecimal digits"),
         })?;
-        let env = Self { source: Source::Box { synchronised: SYNCHRONISED.into() }, boot_id };
+        let source = Source::Box { synchronised: SYNCHRONISED.into() };
+        let env = Self { source, boot_id, newest_ms: Arc::default() };
         env.random_bytes::<16>()?;
         Ok(env)
     }
@@ -86,7 +89,8 @@ impl Env {
             seed,
             draws: AtomicU64::new(0),
         });
-        let env = Self { source: Source::Script(Arc::clone(&scripted)), boot_id: BootId([0xb0; 16]) };
+        let source = Source::Script(Arc::clone(&scripted));
+        let env = Self { source, boot_id: BootId([0xb0; 16]), newest_ms: Arc::default() };
         (env, Script(scripted))
     }
 
@@ -145,9 +149,14 @@ impl Env {
         if synchronised { ClockQuality::Synchronised } else { ClockQuality::Unsynchronised }
     }
 
+    /// Notes how late the journal knows it to be.
+    pub fn note_newest(&self, journal_newest: WallTime) {
+        self.newest_ms.fetch_max(journal_newest.0, Ordering::SeqCst);
+    }
+
     /// What TLS should take for now: a clock that lost its battery must not keep a store offline.
-    pub fn wall_at_least(&self, journal_newest: WallTime) -> WallTime {
-        self.wall().max(BUILT_AT).max(journal_newest)
+    pub fn time_for_tls(&self) -> WallTime {
+        self.wall().max(BUILT_AT).max(WallTime(self.newest_ms.load(Ordering::SeqCst)))
     }
 
     /// Random bytes of the kernel, or of the script's seed.
@@ -227,10 +236,12 @@ mod tests {
         script.set_synchronised(true);
         let newest = WallTime(env.wall().0 + 1);
         assert_eq!(env.clock_quality(newest), ClockQuality::Behind);
-        assert_eq!(env.wall_at_least(newest), newest);
         script.set_wall(WallTime(0));
         assert_eq!(env.clock_quality(WallTime(0)), ClockQuality::Behind);
-        assert_eq!(env.wall_at_least(WallTime(0)), BUILT_AT);
+        assert_eq!(env.time_for_tls(), BUILT_AT);
+        env.clone().note_newest(newest);
+        env.note_newest(WallTime(1));
+        assert_eq!(env.time_for_tls(), newest);
     }
 
     #[test]

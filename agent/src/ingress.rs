@@ -19,6 +19,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use axum::response::Response;
+use counterfoil_config::certificate::Facts;
 use counterfoil_config::tls::{Renewing, TlsError};
 use counterfoil_proto::record::Context;
 use hyper::body::Incoming;
@@ -37,7 +38,6 @@ use crate::config::IngressConfig;
 
 pub mod admit;
 pub mod body;
-mod certificate;
 pub mod connection;
 mod gate;
 pub mod grant;
@@ -334,7 +334,7 @@ async fn encrypt(
 ) -> io::Result<(tokio_rustls::server::TlsStream<Patient>, Peer)> {
     let stream = acceptor.accept(io).await?;
     let certificates = stream.get_ref().1.peer_certificates();
-    peer.common_name = certificates.and_then(|chain| certificate::common_name(chain.first()?));
+    peer.common_name = certificates.and_then(|chain| Facts::of(chain.first()?).ok()).map(|facts| facts.common_name);
     // A certificate that names nobody is none: the gate asks for another way.
     peer.phase.enter(Phase::Idle);
     Ok((stream, peer))

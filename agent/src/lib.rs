@@ -19,6 +19,7 @@ pub mod doctor;
 pub mod env;
 pub mod error;
 pub mod export;
+pub mod identity;
 pub mod ingress;
 pub mod journal;
 pub mod legacy;

@@ -12,6 +12,7 @@ use counterfoil::doctor::{Health, examine};
 use counterfoil::env::Env;
 use counterfoil::error::{EXIT_DISK, EXIT_UNAVAILABLE, EXIT_USAGE, ExitError, chain};
 use counterfoil::export::Wanted;
+use counterfoil::identity::enroll;
 use counterfoil_proto::id::PublicKey;
 use counterfoil_proto::record::flag::Change;
 
@@ -41,6 +42,7 @@ fn execute(command: Command) -> Result<ExitCode, ExitError> {
             ExitCode::SUCCESS
         }
         Command::Status { target, json } => status(&target, json),
+        Command::Enroll(wanted) => enrolled(&Config::load(&wanted.config)?, &wanted),
         Command::Exceptions { target, all, json, word } => exceptions_of(&target, all, json, word.as_ref()),
         Command::Doctor { config, ca_file, token_file, json } => {
             let config = Config::load(&config)?;
@@ -150,6 +152,20 @@ fn status(target: &Target, json: bool) -> ExitCode {
 fn no_answer(error: &ClientError) -> ExitCode {
     complain(&error.to_string());
     if matches!(error, ClientError::Silent(..)) { ExitCode::from(EXIT_UNAVAILABLE) } else { ExitCode::FAILURE }
+}
+
+#[expect(clippy::print_stdout, reason = "printing is what the command is for")]
+fn enrolled(config: &Config, wanted: &enroll::Wanted) -> ExitCode {
+    match enroll::run(config, wanted) {
+        Ok(said) => {
+            print!("{said}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&chain(&error));
+            ExitCode::from(error.code())
+        }
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "printing is what the command is for")]

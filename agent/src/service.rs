@@ -121,6 +121,13 @@ fn in_words(status: &Status) -> String {
         "drain_only" => "DISK FAILED repeatedly, only delivering what is there".to_owned(),
         _ => format!("Taking sales of store {}", status.store_id),
     };
+    let certificate = status.certificate.as_ref().map_or("", |certificate| certificate.state.as_str());
+    words.push_str(match (status.uplink.revoked, certificate) {
+        (true, _) | (_, "revoked") => "; IDENTITY REVOKED by head office, enrol this box again",
+        (_, "expired") => "; CERTIFICATE EXPIRED, a new one is being asked for",
+        (_, "missing") => "; NO CERTIFICATE for the broker, enrol this box",
+        _ => "",
+    });
     words.push_str(match (status.uplink.connected, status.uplink.welcomed) {
         (_, true) => "; the hub answers",
         (true, false) => "; the broker is there, the hub does not answer",

@@ -17,10 +17,12 @@ use crate::answer::Status;
 use crate::config::Config;
 use crate::env::Env;
 use crate::error::ExitError;
+use crate::identity::Alarms;
+use crate::identity::renewal::Renewal;
 use crate::ingress::{Ingress, IngressError};
 use crate::legacy::spool::Spool;
 use crate::service;
-use crate::uplink::{Uplink, View};
+use crate::uplink::{Ties, Uplink, View};
 
 /// How often the owner looks at what is due by time.
 const TICK: Duration = Duration::from_millis(500);
@@ -49,7 +51,12 @@ pub async fn run(config: Config) -> Result<(), ExitError> {
     thread.map_err(|error| ExitError::Disk(Box::new(error)))?;
     let (stop, stopping) = watch::channel(false);
     let ticker = tokio::spawn(tick(handle.clone()));
-    let uplink = Uplink::new(config.clone(), env.clone(), handle.clone(), reader, view);
+    let (renewed, renewals) = watch::channel(0);
+    let ties = Ties { alarms: Alarms::new(handle.clone()), renewed: renewals, doubted: Arc::default() };
+    let doubted = Arc::clone(&ties.doubted);
+    let renewal = Renewal::new(&config, &env, ties.alarms.clone(), view.clone(), renewed, doubted);
+    let renewal = renewal.map(|renewal| tokio::spawn(renewal.run(stopping.clone())));
+    let uplink = Uplink::new(config.clone(), env.clone(), handle.clone(), reader, view, ties);
     let uplink = tokio::spawn(uplink.run(stopping.clone()));
     let spool = config.spool.clone().map(|spool| Spool::open(spool, config.context(), handle.clone(), env.clone()));
     let spool = spool.transpose().map_err(|error| ExitError::Disk(Box::new(error)))?;
@@ -79,6 +86,11 @@ pub async fn run(config: Config) -> Result<(), ExitError> {
         && spool.await.is_err()
     {
         error!("the spool ended unexpectedly");
+    }
+    if let Some(renewal) = renewal
+        && renewal.await.is_err()
+    {
+        error!("the renewal of the certificate ended unexpectedly");
     }
     ticker.abort();
     watchdog.abort();

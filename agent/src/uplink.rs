@@ -10,18 +10,19 @@ use std::time::Duration;
 
 use counterfoil_proto::codec::{self, Encoding};
 use counterfoil_proto::id::{LaneKey, RecordKey, Seq, SessionId};
-use counterfoil_proto::message::{Down, Hello, Presence};
+use counterfoil_proto::message::{Down, Hello, NackReason, Presence};
 use counterfoil_proto::sync::sender::{Command, Sender};
 use counterfoil_proto::time::{ClockQuality, Moment, WallTime};
 use counterfoil_proto::topic::{Topics, Up};
 use counterfoil_telemetry::follow;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
 use crate::agent::AgentHandle;
-use crate::answer::UplinkStatus;
+use crate::answer::{CertificateStatus, UplinkStatus};
 use crate::config::Config;
 use crate::env::{Env, EnvError};
+use crate::identity::{self, Alarms};
 use crate::journal::Reader;
 
 pub mod backoff;
@@ -34,6 +35,10 @@ use packer::{PackError, Packed, Packer, heads};
 /// An absence of the hub, in milliseconds, that is worth a record.
 const OUTAGE_MS_MIN: u64 = 60_000;
 
+/// How long a session waits for the hub's answer, in milliseconds, before head office is asked whether it knows this box still: a broker may take our
+/// messages and drop them.
+const DOUBT_MS: u64 = 20_000;
+
 /// How the uplink is, for status, receipts and reclaim.
 #[derive(Clone, Debug, Default)]
 pub struct View {
@@ -41,6 +46,19 @@ pub struct View {
     pub status: UplinkStatus,
     /// The last number sent per lane, in this session.
     pub sent: BTreeMap<LaneKey, Seq>,
+    /// How the certificate is; [`crate::identity::renewal`] says it.
+    pub certificate: Option<CertificateStatus>,
+}
+
+/// What ties the uplink to the box's identity.
+#[derive(Debug)]
+pub struct Ties {
+    /// What a person hears of it.
+    pub alarms: Alarms,
+    /// Counts certificates: each is used at once.
+    pub renewed: watch::Receiver<u64>,
+    /// Told when the broker keeps this box out.
+    pub doubted: Arc<Notify>,
 }
 
 /// Why a session ended.
@@ -54,6 +72,12 @@ enum End {
     Codec(#[from] codec::CodecError),
     #[error(transparent)]
     Env(#[from] EnvError),
+    #[error(
+        "The hub takes nothing from this box: its identity was revoked. `counterfoil enroll --again` with a token from head office lets it in"
+    )]
+    Revoked,
+    #[error("The certificate was renewed")]
+    Renewed,
     #[error("The agent is stopping")]
     Stopping,
 }
@@ -74,11 +98,19 @@ pub struct Uplink {
     /// Sessions in a row that sent batches of which none was committed.
     fruitless_sessions: u32,
     heard: Option<(WallTime, Moment)>,
+    ties: Ties,
 }
 
 impl Uplink {
     /// An uplink that reads with `reader`, asks and tells `agent`, and publishes how it is on `view`.
-    pub fn new(config: Config, env: Env, agent: AgentHandle, reader: Reader, view: watch::Sender<Arc<View>>) -> Self {
+    pub fn new(
+        config: Config,
+        env: Env,
+        agent: AgentHandle,
+        reader: Reader,
+        view: watch::Sender<Arc<View>>,
+        ties: Ties,
+    ) -> Self {
         let topics = Topics::new(&config.mqtt.topic_prefix, &config.source);
         Self {
             env,
@@ -94,6 +126,7 @@ impl Uplink {
             silent_sessions: 0,
             fruitless_sessions: 0,
             heard: None,
+            ties,
             config,
         }
     }
@@ -105,8 +138,18 @@ impl Uplink {
             self.status.connected = false;
             self.status.welcomed = false;
             let Err(reason) = end else { continue };
-            if matches!(reason, End::Stopping) {
-                break;
+            match &reason {
+                End::Stopping => break,
+                End::Renewed => {
+                    info!("connecting anew with the renewed certificate");
+                    continue;
+                }
+                End::Revoked => {
+                    self.status.revoked = true;
+                    self.ties.alarms.revoked().await;
+                }
+                End::Link(error) if error.keeps_out() => self.ties.doubted.notify_one(),
+                End::Link(_) | End::Pack(_) | End::Codec(_) | End::Env(_) => {}
             }
             let text = crate::error::chain(&reason);
             self.silent_sessions = self.silent_sessions.saturating_add(1);
@@ -119,6 +162,7 @@ impl Uplink {
             info!(reason = %text, wait_ms, "uplink down");
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
+                Ok(()) = self.ties.renewed.changed() => {}
                 _ = stop.changed() => {}
             }
         }
@@ -129,7 +173,10 @@ impl Uplink {
         let session = SessionId(self.env.random_bytes()?);
         let will = Will { topic: self.topics.up(Up::State), payload: self.presence("offline", session) };
         let client_id = self.config.source.to_string();
-        let mut connection = Connection::open(&self.config.mqtt, &client_id, self.topics.down_ack(), will)?;
+        self.ties.renewed.mark_unchanged();
+        let files = self.config.mqtt.tls.as_ref().and_then(|files| files.identity.as_ref());
+        let clock = identity::clock(&self.env, files);
+        let mut connection = Connection::open(&self.config.mqtt, clock, &client_id, self.topics.down_ack(), will)?;
         tokio::select! {
             event = connection.events.recv() => match event {
                 Some(Event::Ready) => {}
@@ -150,11 +197,16 @@ impl Uplink {
         let before = self.status.clone();
         let end = self.converse(&mut sender, &mut connection, &before, stop).await;
         self.count(&sender, &before);
-        if matches!(end, Err(End::Stopping)) {
-            let offline = self.presence("offline", session);
-            if connection.publish(&self.topics.up(Up::State), offline, true).await.is_ok() {
-                connection.close().await;
+        match end {
+            Err(End::Stopping) => {
+                let offline = self.presence("offline", session);
+                if connection.publish(&self.topics.up(Up::State), offline, true).await.is_ok() {
+                    connection.close().await;
+                }
             }
+            // Without a goodbye the broker would say that this box is offline.
+            Err(End::Renewed) => connection.close().await,
+            Ok(()) | Err(_) => {}
         }
         end
     }
@@ -166,6 +218,7 @@ impl Uplink {
         before: &UplinkStatus,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(), End> {
+        let begun = self.env.moment();
         loop {
             while let Some(command) = sender.next_command(self.env.moment()) {
                 self.carry_out(sender, connection, command).await?;
@@ -175,6 +228,9 @@ impl Uplink {
             }
             self.count(sender, before);
             self.publish_view(Some(sender));
+            if !sender.is_welcomed() && self.env.moment().since_ms(begun) >= DOUBT_MS {
+                self.ties.doubted.notify_one();
+            }
             let wait_ms = sender.poll_timeout().since_ms(self.env.moment());
             tokio::select! {
                 event = connection.events.recv() => match event {
@@ -186,6 +242,7 @@ impl Uplink {
                     sender.handle_heads(heads(self.news.lanes()), self.env.moment());
                 }
                 () = tokio::time::sleep(Duration::from_millis(wait_ms)) => sender.handle_timeout(self.env.moment()),
+                Ok(()) = self.ties.renewed.changed() => return Err(End::Renewed),
                 _ = stop.changed() => return Err(End::Stopping),
             }
         }
@@ -197,6 +254,10 @@ impl Uplink {
             Event::Lost(error) => Err(error.into()),
             Event::Message(bytes) => {
                 match codec::read::<Down>(&bytes) {
+                    Ok(Down::Nack(nack)) if nack.reason == NackReason::Revoked => {
+                        // A word to an earlier session is none to this one: the box may have been enrolled again since.
+                        return if nack.session == sender.session() { Err(End::Revoked) } else { Ok(()) };
+                    }
                     Ok(down) => {
                         debug!(?down, "heard");
                         sender.handle_down(down, self.env.moment());
@@ -214,6 +275,8 @@ impl Uplink {
         let (wall, now) = (self.env.wall(), self.env.moment());
         if welcomed && !self.status.welcomed {
             info!("the hub answered");
+            self.status.revoked = false;
+            self.ties.alarms.welcome();
             if let Some((from, since)) = self.heard.filter(|(_, since)| now.since_ms(*since) >= OUTAGE_MS_MIN) {
                 self.agent.outage(from, wall, now.since_ms(since)).await;
             }
@@ -343,6 +406,9 @@ impl Uplink {
             });
             keys.map(|key| (key, sender.sent(key))).collect()
         });
-        self.view.send_replace(Arc::new(View { status: self.status.clone(), sent: sent.unwrap_or_default() }));
+        self.view.send_modify(|view| {
+            let certificate = view.certificate.clone();
+            *view = Arc::new(View { status: self.status.clone(), sent: sent.unwrap_or_default(), certificate });
+        });
     }
 }

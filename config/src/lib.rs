@@ -4,7 +4,9 @@
 //! once, with file and line. What the values mean together is each program's own to check. [`tls`] reads the files that certificates
 //! stand in, [`tokens`] those that say who may call.
 
+pub mod certificate;
 pub mod key;
+pub mod replace;
 pub mod tls;
 pub mod tokens;
 pub mod written;

@@ -9,11 +9,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
+
+use crate::certificate::Facts;
 
 /// How soon a renewed file is noticed, when somebody connects.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -108,9 +112,22 @@ pub struct ServerFiles {
     pub client_ca_file: Option<PathBuf>,
 }
 
+/// As of when a client's certificate is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judged {
+    /// As of now: one that has expired is refused.
+    AsOfNow,
+    /// One that has expired as of its last second: chain and possession of the key are proven, its age is for the program to judge.
+    AsOfItsEnd,
+}
+
 impl ServerFiles {
     /// A server as the files are now.
     pub fn read(&self) -> Result<ServerConfig, TlsError> {
+        self.read_judging(Judged::AsOfNow)
+    }
+
+    fn read_judging(&self, judged: Judged) -> Result<ServerConfig, TlsError> {
         let Identity { cert_file, key_file } = &self.identity;
         let builder = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
@@ -122,7 +139,10 @@ impl ServerFiles {
                     .allow_unauthenticated()
                     .build()
                     .map_err(|error| pem(file, "certificate", &error))?;
-                builder.with_client_cert_verifier(verifier)
+                builder.with_client_cert_verifier(match judged {
+                    Judged::AsOfNow => verifier,
+                    Judged::AsOfItsEnd => Arc::new(AsOfItsEnd(verifier)),
+                })
             }
         };
         let chain = certificates(cert_file)?;
@@ -139,10 +159,59 @@ impl ServerFiles {
     }
 }
 
+/// See [`Judged::AsOfItsEnd`].
+#[derive(Debug)]
+struct AsOfItsEnd(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for AsOfItsEnd {
+    fn client_auth_mandatory(&self) -> bool {
+        self.0.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let facts = Facts::of(end_entity)
+            .map_err(|_| rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding))?;
+        let judged_at = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs().min(facts.not_after_s)));
+        self.0.verify_client_cert(end_entity, intermediates, judged_at)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
 /// A server's configuration that follows its files.
 #[derive(Debug)]
 pub struct Renewing {
     files: ServerFiles,
+    judged: Judged,
     state: Mutex<Served>,
 }
 
@@ -156,10 +225,15 @@ struct Served {
 impl Renewing {
     /// Reads the files; they have to be right at the start.
     pub fn open(files: ServerFiles, now: Instant) -> Result<Self, TlsError> {
+        Self::open_judging(files, Judged::AsOfNow, now)
+    }
+
+    /// The same, with a word about clients whose certificates have expired.
+    pub fn open_judging(files: ServerFiles, judged: Judged, now: Instant) -> Result<Self, TlsError> {
         // Before they are read: what changes in between is read again.
         let bytes = files.bytes();
-        let config = Arc::new(files.read()?);
-        Ok(Self { files, state: Mutex::new(Served { looked: now, bytes, config }) })
+        let config = Arc::new(files.read_judging(judged)?);
+        Ok(Self { files, judged, state: Mutex::new(Served { looked: now, bytes, config }) })
     }
 
     /// What a connection that begins now is served with; and, once for each change of the files, why they cannot be used as they are now.
@@ -171,7 +245,7 @@ impl Renewing {
             let bytes = self.files.bytes();
             if bytes != served.bytes {
                 served.bytes = bytes;
-                match self.files.read() {
+                match self.files.read_judging(self.judged) {
                     Ok(config) => served.config = Arc::new(config),
                     Err(error) => trouble = Some(error),
                 }

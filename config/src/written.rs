@@ -405,6 +405,11 @@ fn expected(form: Form) -> String {
     }
 }
 
+/// Milliseconds of a duration with its unit, such as "30s".
+pub fn duration_ms(text: &str) -> Option<u64> {
+    of_units(text.trim(), &DURATIONS)
+}
+
 /// Longest first, so that "ms" is not read as "s", and a number is shown in the largest unit that it is whole in.
 const DURATIONS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1)];
 const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];

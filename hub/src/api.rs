@@ -12,20 +12,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use counterfoil_config::tls::{Judged, Renewing, ServerFiles, TlsError};
 use counterfoil_proto::time::WallTime;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
 
-use crate::config::ApiConfig;
+use crate::authority::Authority;
+use crate::config::{ApiConfig, Config};
 use crate::env;
 use crate::ledger::{ExceptionFilter, Ledger, LedgerError};
 use crate::mqtt::Outlet;
@@ -34,6 +39,7 @@ use crate::run::stopped;
 
 mod answers;
 mod delays;
+mod est;
 mod fleet;
 mod lookup;
 pub mod metrics;
@@ -48,12 +54,15 @@ mod totals;
 mod writes;
 
 pub(crate) use answers::exception as exception_answer;
+use est::Peer;
 use problem::Problem;
 use routes::Ends;
 use tokens::Tokens;
 
 /// From the first byte of a request to the end of its headers; also how long an idle connection is kept.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// For a TLS handshake; a satellite line needs three seconds.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of the headers of a request.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// For requests at work when the hub stops.
@@ -83,48 +92,99 @@ pub struct Sources {
     pub standings: watch::Receiver<Vec<standings::DayStanding>>,
     /// Certificates that metrics watch, by what they are for.
     pub certificates: Vec<(&'static str, PathBuf)>,
+    /// Who signs certificates, if this hub does.
+    pub authority: Option<Arc<Authority>>,
 }
 
 type Answer = Result<Response, Problem>;
 
+/// What the API's connections are encrypted with; `None` for plain HTTP. Whoever has a certificate of the authority may show it, and one that has
+/// expired as well: renewing it is what it is good for.
+pub fn encryption(config: &Config) -> Result<Option<Renewing>, TlsError> {
+    let Some(identity) = config.api.tls.clone() else { return Ok(None) };
+    let client_ca_file = config.authority.as_ref().map(|authority| authority.identity.cert_file.clone());
+    Renewing::open_judging(ServerFiles { identity, client_ca_file }, Judged::AsOfItsEnd, env::instant()).map(Some)
+}
+
 /// Answers on `listener` until `stop`.
-pub async fn serve(listener: TcpListener, config: &ApiConfig, sources: Arc<Sources>, mut stop: watch::Receiver<bool>) {
+pub async fn serve(
+    listener: TcpListener,
+    encryption: Option<Renewing>,
+    config: &ApiConfig,
+    sources: Arc<Sources>,
+    stop: watch::Receiver<bool>,
+) {
     let router = router(sources);
     let places = Arc::new(Semaphore::new(config.connections_max));
     let mut connections = JoinSet::new();
+    let mut stopping = stop.clone();
     loop {
         let accepted = tokio::select! {
-            () = stopped(&mut stop) => break,
+            () = stopped(&mut stopping) => break,
             accepted = accept(&listener, &places) => accepted,
             Some(_) = connections.join_next() => continue,
         };
         let Some((stream, place)) = accepted else { continue };
         let ends = Ends { remote: stream.peer_addr().ok(), local: stream.local_addr().ok().map(|local| local.ip()) };
-        let service = TowerToHyperService::new(router.clone().layer(axum::Extension(ends)));
-        let mut stop = stop.clone();
+        let acceptor = encryption.as_ref().map(|encryption| {
+            let (tls, trouble) = encryption.current(env::instant());
+            if let Some(error) = trouble {
+                tracing::error!(%error, "Renewed files of the API cannot be used; the old ones are");
+            }
+            TlsAcceptor::from(tls)
+        });
+        let (router, stop) = (router.clone().layer(axum::Extension(ends)), stop.clone());
         connections.spawn(async move {
             let _place = place;
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .max_buf_size(HEADER_BYTES_MAX)
-                .serve_connection(TokioIo::new(stream), service);
-            let mut connection = std::pin::pin!(connection);
-            let ended = tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = stopped(&mut stop) => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = ended {
-                tracing::debug!(%error, "A connection of the API ended");
+            match acceptor {
+                None => speak(stream, Peer::default(), router, stop).await,
+                Some(acceptor) => shake_hands(stream, acceptor, router, stop).await,
             }
         });
     }
     let drained = tokio::time::timeout(DRAIN_TIMEOUT, async { while connections.join_next().await.is_some() {} });
     if drained.await.is_err() {
         connections.abort_all();
+    }
+}
+
+async fn shake_hands(stream: TcpStream, acceptor: TlsAcceptor, router: Router, stop: watch::Receiver<bool>) {
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => {
+            let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            let peer = Peer(Arc::new(chain.iter().map(|certificate| certificate.clone().into_owned()).collect()));
+            speak(stream, peer, router, stop).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%error, "A TLS handshake with the API failed"),
+        Err(_) => tracing::debug!("A TLS handshake with the API took too long"),
+    }
+}
+
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    peer: Peer,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+) {
+    let service = tower::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        router.clone().oneshot(request)
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stopped(&mut stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "A connection of the API ended");
     }
 }
 
@@ -161,8 +221,15 @@ fn router(sources: Arc<Sources>) -> Router {
         router.route(file.path, get(async |headers: HeaderMap| file.answer(&headers)))
     });
     let pages = pages.layer(axum::middleware::from_fn_with_state(Arc::clone(&sources), admit_page));
+    // Tokens of the API are for people and systems; a box has one of its own, or its certificate.
+    let est = Router::new()
+        .route("/.well-known/est/cacerts", get(est::authorities))
+        .route("/.well-known/est/simpleenroll", post(est::enrol))
+        .route("/.well-known/est/simplereenroll", post(est::renew))
+        .layer(DefaultBodyLimit::max(est::REQUEST_BYTES_MAX));
     Router::new()
         .merge(pages)
+        .merge(est)
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .with_state(sources)

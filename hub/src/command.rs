@@ -14,6 +14,8 @@ use crate::import::Wanted;
 use crate::ledger::{ReplayPart, ReplayQuery, ReplayView};
 use crate::run;
 
+mod authority;
+
 /// The central receiver of Counterfoil: owns the ledger and answers for it.
 #[derive(Debug, Parser)]
 #[command(name = "counterfoil-hub", version)]
@@ -59,6 +61,8 @@ enum Command {
         #[arg(long)]
         public_key: Option<PublicKey>,
     },
+    /// Be a small certificate authority for the boxes: enrol them, list them, keep them out.
+    Ca(authority::Ca),
     /// Tell agents that what a restored copy of the ledger holds is safe (for ledger.safe = "confirmed").
     BackupVerified {
         /// The configuration.
@@ -138,6 +142,7 @@ pub(crate) fn execute(arguments: impl IntoIterator<Item = std::ffi::OsString>) -
             if imported.is_whole() { Ok(imported.to_string()) } else { Err(ExitError::Parcel(imported.to_string())) }
         }
         Command::Replay(wanted) => replay(wanted),
+        Command::Ca(ca) => authority::execute(ca),
         Command::Replays { config } => {
             let config = Config::load(&config)?;
             log_to_stderr(&config);

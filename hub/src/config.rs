@@ -20,7 +20,10 @@ use crate::api::tokens::{self, Tokens};
 use crate::ledger::SafeWhen;
 use crate::routing::Routes;
 
+mod authority;
 mod routes;
+
+pub use authority::AuthorityConfig;
 
 use Form::{Choice, Count, Duration, Flag, Path as PathForm, Tables, Text, Texts};
 use Presence::{Default, Optional, Required};
@@ -65,6 +68,8 @@ const KEYS: &[Key] = &[
         "when an agent may give a record up: as soon as it is stored, or when backup-verified saw it in a restored backup",
     ),
     key("api.listen", Text, Default("127.0.0.1:7370"), "address and port of the HTTP API"),
+    key("api.cert_file", PathForm, Optional, "PEM file with the API's certificate chain; with it the API speaks TLS"),
+    key("api.key_file", PathForm, Optional, "PEM file with the key of api.cert_file"),
     key(
         "api.tokens_file",
         PathForm,
@@ -83,6 +88,22 @@ const KEYS: &[Key] = &[
         Default("256"),
         "at once; more wait",
     ),
+    key("ca.cert_file", PathForm, Optional, "PEM file with the certificate that signs the agents', and those above it"),
+    key("ca.key_file", PathForm, Optional, "PEM file with the key of ca.cert_file"),
+    key(
+        "ca.certificate_life",
+        Duration { min_ms: 5_000, max_ms: 3_660 * 86_400_000 },
+        Default("90d"),
+        "how long an agent's certificate is valid; it is renewed after two thirds",
+    ),
+    key(
+        "ca.renew_expired_within",
+        Duration { min_ms: 0, max_ms: 3_660 * 86_400_000 },
+        Default("365d"),
+        "how long after its end a certificate still renews itself, for boxes that were offline",
+    ),
+    key("ca.crl_file", PathForm, Optional, "where the list of revoked certificates is kept for the broker, PEM"),
+    key("ca.acl_file", PathForm, Optional, "where the access rules are kept for a Mosquitto broker"),
     key(
         "exceptions.ca_file",
         PathForm,
@@ -169,6 +190,8 @@ pub struct Config {
     pub ledger: LedgerConfig,
     /// Where people and systems ask.
     pub api: ApiConfig,
+    /// The small authority, if this hub is one.
+    pub authority: Option<AuthorityConfig>,
     /// Who deals with exceptions.
     pub exceptions: Routes,
     /// Where the embedded broker listens, if there is one.
@@ -231,6 +254,8 @@ pub struct ApiConfig {
     pub tokens: Option<Tokens>,
     /// Names that the hub may be called by, beside those of its machine.
     pub allowed_hosts: Vec<String>,
+    /// Certificate and key, or `None` for plain HTTP.
+    pub tls: Option<Identity>,
     /// Connections at once.
     pub connections_max: usize,
 }
@@ -298,6 +323,7 @@ impl Check<'_> {
 
     fn all(mut self) -> Result<Config, ConfigError> {
         let (mqtt, ledger, api, exceptions) = (self.mqtt(), self.ledger(), self.api(), self.routes());
+        let authority = self.authority();
         let is_embedded = self.written.flag("broker.embedded");
         let listen = self.parsed("broker.listen", |text| text.parse::<SocketAddr>().ok());
         if is_embedded && cfg!(not(feature = "embedded-broker")) {
@@ -314,7 +340,8 @@ impl Check<'_> {
                     // The embedded broker has one hub, and its shared subscriptions are not to be relied upon.
                     mqtt.share_group = None;
                 }
-                Ok(Config { mqtt, ledger, api, exceptions, broker: listen.filter(|_| is_embedded), log, shown })
+                let broker = listen.filter(|_| is_embedded);
+                Ok(Config { mqtt, ledger, api, authority, exceptions, broker, log, shown })
             }
             _ => Err(ConfigError::Faults(self.faults)),
         }
@@ -418,11 +445,12 @@ impl Check<'_> {
             None => None,
         };
         let listen = listen?;
-        if !listen.ip().is_loopback() && tokens.is_none() {
-            self.fault("api.listen", "is not a loopback address, so callers need tokens: write `api.tokens_file`, or listen on 127.0.0.1:7370");
+        let tls = self.identity("api.cert_file", "api.key_file");
+        if !listen.ip().is_loopback() && (tokens.is_none() || tls.is_none()) {
+            self.fault("api.listen", "is not a loopback address, so callers need tokens and TLS: write `api.tokens_file`, `api.cert_file` and `api.key_file`, or listen on 127.0.0.1:7370");
         }
         let allowed_hosts = self.written.texts("api.allowed_hosts").to_vec();
-        Some(ApiConfig { listen, tokens, allowed_hosts, connections_max })
+        Some(ApiConfig { listen, tokens, allowed_hosts, tls, connections_max })
     }
 
     /// A password that came with the environment is not shown.
@@ -512,7 +540,12 @@ mod tests {
             &[("COUNTERFOIL__LEDGER__URL", "postgres://a@b/c")],
             "`ledger.safe` is missing, and has to be chosen",
         );
-        refused(GOOD, &[("COUNTERFOIL__API__LISTEN", "0.0.0.0:7370")], "callers need tokens");
+        refused(GOOD, &[("COUNTERFOIL__API__LISTEN", "0.0.0.0:7370")], "callers need tokens and TLS");
+        refused(GOOD, &[("COUNTERFOIL__API__CERT_FILE", "a")], "`api.cert_file` and `api.key_file` belong together");
+        let half =
+            "[mqtt]\nurl = \"mqtt://b\"\n[ledger]\nurl = \"sqlite:a\"\n[ca]\ncert_file = \"a\"\nkey_file = \"b\"\n";
+        refused(half, &[], "needs `api.cert_file` and `api.key_file`");
+        refused(GOOD, &[("COUNTERFOIL__CA__CRL_FILE", "a")], "`ca.crl_file` has no effect without `ca.cert_file`");
         refused(
             GOOD,
             &[("COUNTERFOIL__BROKER__EMBEDDED", "yes")],

@@ -84,6 +84,12 @@ pub fn micros() -> u64 {
     scripted.unwrap_or_else(|| u64::try_from(START.elapsed().as_micros()).unwrap_or(u64::MAX))
 }
 
+/// The same clock for what counts in [`std::time::Instant`]; no script moves it.
+#[expect(clippy::disallowed_methods, reason = "this is the door that the others come through")]
+pub fn instant() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
 /// 128 random bits of the kernel.
 ///
 /// # Panics

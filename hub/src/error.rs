@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 
+use crate::authority::AuthorityError;
 use crate::config::ConfigError;
 use crate::ledger::LedgerError;
 
@@ -23,6 +24,15 @@ pub enum ExitError {
     /// Files for the ledger's connection cannot be used.
     #[error("{0}")]
     LedgerFiles(String),
+    /// Files for the API's TLS cannot be used.
+    #[error("The API cannot speak TLS: {0}")]
+    ApiFiles(String),
+    /// The authority cannot do its work.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// A command of the authority, and there is none.
+    #[error("This hub is no certificate authority: write `ca.cert_file` and `ca.key_file` into its configuration")]
+    NoAuthority,
     /// The API's address cannot be had.
     #[error("The API cannot listen on {listen}: {why}; stop what listens there, or change api.listen")]
     Listen {
@@ -59,8 +69,14 @@ impl ExitError {
             Self::Parcel(_) => 65,
             Self::Ended { .. } => 70,
             Self::Listen { .. } | Self::Broker(_) | Self::Runtime(_) => 71,
-            Self::Ledger(LedgerError::Newer { .. }) | Self::Config(_) | Self::LedgerFiles(_) | Self::Copy(_) => 78,
-            Self::Ledger(_) => 74,
+            Self::Ledger(LedgerError::Newer { .. })
+            | Self::Config(_)
+            | Self::LedgerFiles(_)
+            | Self::ApiFiles(_)
+            | Self::NoAuthority
+            | Self::Copy(_) => 78,
+            Self::Ledger(_) | Self::Authority(AuthorityError::Ledger(_)) => 74,
+            Self::Authority(_) => 78,
         }
     }
 }

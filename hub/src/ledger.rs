@@ -23,6 +23,7 @@ mod days;
 mod delays;
 mod desk;
 mod fleet;
+mod identities;
 mod intake;
 mod lookup;
 mod outbox;
@@ -42,10 +43,11 @@ mod view;
 mod watch;
 
 #[cfg(test)]
-pub(crate) use tests::postgres_url;
+pub(crate) use tests::{database as tests_place, postgres_url};
 
 pub use audit::{AuditView, Deed};
 pub use desk::read_copy;
+pub use identities::{Enrolment, IdentityView, Issued, RevokedCertificate, Role as IdentityRole};
 pub use outbox::Letter;
 pub use replays::{DueReplay, ReplayPart, ReplayQuery, ReplayView};
 pub(crate) use seals::Seal;

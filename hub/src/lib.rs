@@ -11,6 +11,7 @@
 //! of them share one ledger. The clock and randomness come through [`env`], MQTT through [`mqtt`].
 
 pub mod api;
+pub mod authority;
 #[cfg(feature = "embedded-broker")]
 pub mod broker;
 mod command;

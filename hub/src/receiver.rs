@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use counterfoil_proto::codec::{self, CodecError};
-use counterfoil_proto::id::{Digest, LaneKey, RecordKey, Seq, SessionId, Source};
+use counterfoil_proto::id::{Digest, Lane, LaneKey, RecordKey, Seq, SessionId, Source};
 use counterfoil_proto::limits::{
     HELLO_EPOCHS_MAX, HELLO_GONE_MAX, MARKS_MAX, POSITIONS_ITEMS_MAX, WINDOW_BATCHES_MAX, WINDOW_SEQS_MAX,
 };
@@ -21,6 +21,7 @@ use counterfoil_proto::topic::Up;
 use counterfoil_telemetry::log;
 use tokio::sync::{mpsc, watch};
 
+use crate::authority::upkeep::Barred;
 use crate::env;
 use crate::following;
 use crate::ledger::{Arrival, DueReplay, Ledger, LedgerError, Taken};
@@ -73,6 +74,8 @@ pub struct Receiver {
     /// Wakes the poster.
     stored: watch::Sender<u64>,
     stop: watch::Receiver<bool>,
+    /// Of whom nothing is taken; of nobody, where it is left out.
+    barred: Option<watch::Receiver<Barred>>,
     lagging: BTreeMap<(Source, LaneKey), Lagging>,
     asked: BTreeMap<Source, Moment>,
     told_epoch: SessionId,
@@ -121,6 +124,7 @@ impl Receiver {
             counters,
             stored,
             stop,
+            barred: None,
             lagging: BTreeMap::new(),
             asked: BTreeMap::new(),
             told_epoch,
@@ -129,6 +133,12 @@ impl Receiver {
             ticks: 0,
             failures: 0,
         }
+    }
+
+    /// The same, taking nothing from whom `barred` names.
+    #[must_use]
+    pub fn barring(self, barred: watch::Receiver<Barred>) -> Self {
+        Self { barred: Some(barred), ..self }
     }
 
     /// Works until the process stops.
@@ -173,7 +183,12 @@ impl Receiver {
         // What holds the room of queued bytes is let go when its group is committed.
         let mut rooms = Vec::new();
         let (mut records, mut bytes) = (0_usize, 0_usize);
+        let barred = self.barred.as_ref().map(|barred| Barred::clone(&barred.borrow()));
         for message in waiting.drain(..) {
+            if barred.as_ref().is_some_and(|barred| barred.contains(&message.source)) {
+                self.turn_away(&message);
+                continue;
+            }
             match message.up {
                 Up::Batch(_) => {
                     let Some(arrival) = self.decode(&message).await? else { continue };
@@ -207,6 +222,21 @@ impl Receiver {
         };
         self.refuse(message, error).await?;
         Ok(None)
+    }
+
+    /// Takes nothing of a message, and says why. What the agent has stays on its box.
+    fn turn_away(&self, message: &Incoming) {
+        add(&self.counters.turned_away, 1);
+        let asked = match message.up {
+            Up::Batch(_) => codec::read_batch_first(&message.payload),
+            Up::Hello => codec::read::<Hello>(&message.payload).ok().map(|hello| {
+                let epoch = hello.epochs.last().map(|heads| heads.epoch).unwrap_or_default();
+                (hello.session, RecordKey { epoch, lane: Lane::Trade, seq: Seq::NONE })
+            }),
+            Up::Positions | Up::State => None,
+        };
+        let Some((session, first)) = asked else { return };
+        self.outlet.down(&message.source, &Down::Nack(Nack { session, first, reason: NackReason::Revoked }));
     }
 
     /// Answers what does not decode, and keeps it for a person.

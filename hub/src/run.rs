@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::api::{self, Sources};
+use crate::authority::{Authority, upkeep};
 use crate::config::{Config, LedgerConfig, Place};
 use crate::env;
 use crate::error::ExitError;
@@ -84,6 +85,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
     let opened = Arc::new(opened);
     let ledger: Arc<dyn Ledger> = Arc::<SqlLedger>::clone(&opened);
     start_broker(&config)?;
+    let authority = open_authority(&config, &opened)?;
+    let encryption = api::encryption(&config).map_err(|error| ExitError::ApiFiles(error.to_string()))?;
+    let (bar, barred) = watch::channel(upkeep::barred(&opened).await?);
     let listener =
         api::bind(config.api.listen).await.map_err(|why| ExitError::Listen { listen: config.api.listen, why })?;
     let (stop, stopped) = watch::channel(false);
@@ -104,13 +108,16 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
         regions: config.exceptions.regions.clone(),
         standings,
         certificates: certificate.map(|identity| ("mqtt", identity.cert_file.clone())).into_iter().collect(),
+        authority: authority.clone(),
     });
-    let receiver = Receiver::new(Arc::clone(&ledger), outlet, counters, stored, stopped.clone());
+    let receiver = Receiver::new(Arc::clone(&ledger), outlet, counters, stored, stopped.clone()).barring(barred);
     let mut parts: JoinSet<&'static str> = JoinSet::new();
     parts.spawn(named("The line to the broker", line.run()));
     parts.spawn(named("The receiver", receiver.run(incoming)));
     parts
         .spawn(named("Looking at the stores' days", api::standings::run(Arc::clone(&ledger), judged, stopped.clone())));
+    let keeping = upkeep::run(Arc::clone(&opened), authority, bar, stopped.clone());
+    parts.spawn(named("The upkeep of identities", keeping));
     // Ends when the receiver does, which holds what wakes it.
     parts.spawn(named("The poster", posting::run(ledger, wake, posted)));
     if !config.exceptions.routes.is_empty() {
@@ -119,7 +126,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
     }
     let api_config = config.api.clone();
     let attending = service::attend(Arc::clone(&sources), service::watchdog(), service::say);
-    parts.spawn(named("The API", async move { api::serve(listener, &api_config, sources, stopped).await }));
+    parts.spawn(named("The API", async move {
+        api::serve(listener, encryption, &api_config, sources, stopped).await;
+    }));
     service::ready(&config);
     let attending = tokio::spawn(attending);
     let mut shutdown = std::pin::pin!(shutdown);
@@ -139,6 +148,18 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
         Some(Some(Ok(what))) => Err(ExitError::Ended { what }),
         Some(Some(Err(_)) | None) => Err(ExitError::Ended { what: "A part of the hub" }),
     }
+}
+
+/// The authority that the configuration names.
+fn open_authority(config: &Config, ledger: &Arc<SqlLedger>) -> Result<Option<Arc<Authority>>, ExitError> {
+    let Some(wanted) = config.authority.clone() else { return Ok(None) };
+    Ok(Some(Arc::new(Authority::open(wanted, Arc::clone(ledger))?)))
+}
+
+/// The authority and its ledger, for a command beside a hub that may be running.
+pub(crate) async fn authority(config: &Config) -> Result<Arc<Authority>, ExitError> {
+    let ledger = Arc::new(open(&config.ledger).await?);
+    open_authority(config, &ledger)?.ok_or(ExitError::NoAuthority)
 }
 
 /// Completes when the word to stop was given, or nobody is left to give it.

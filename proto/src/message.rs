@@ -245,15 +245,17 @@ pub enum NackReason {
     TooLarge,
     /// It lies further above `stored` than the receiver keeps.
     Ahead,
+    /// The agent's identity was revoked: nothing is taken from it, whatever it is. What it has stays its own to keep.
+    Revoked,
 }
 
-/// The hub's word that it did not take a batch.
+/// The hub's word that it did not take a batch, or that it does not hear the agent at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Nack {
     /// The session of the batch.
     pub session: SessionId,
-    /// Its first record.
+    /// Its first record; where a hello was refused, the number 0.
     pub first: RecordKey,
     /// Why.
     pub reason: NackReason,

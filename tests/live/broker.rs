@@ -18,8 +18,13 @@ struct Peer {
 
 impl Peer {
     async fn connect(broker: &Broker, identity: Option<&Identity>) -> Result<Self, ConnectionError> {
-        let _installed_already = rustls::crypto::ring::default_provider().install_default().is_err();
         let id = identity.map_or("anybody", |identity| identity.common_name.as_str());
+        Self::connect_as(broker, identity, id).await
+    }
+
+    /// Whoever it is, it calls itself `id`.
+    async fn connect_as(broker: &Broker, identity: Option<&Identity>, id: &str) -> Result<Self, ConnectionError> {
+        let _installed_already = rustls::crypto::ring::default_provider().install_default().is_err();
         let mut options = MqttOptions::new(id, "127.0.0.1", broker.port());
         if let Some(identity) = identity {
             let [ca, certificate, key] =
@@ -90,6 +95,58 @@ async fn each_agent_is_confined_to_its_own_topics() {
     hub.publish("counterfoil/v1/0042/box1/down/ack").await;
     hub.publish("counterfoil/v1/0042/box2/down/ack").await;
     assert_eq!(two.next().await, "counterfoil/v1/0042/box2/down/ack");
+}
+
+#[tokio::test]
+async fn a_client_id_that_is_not_the_certificates_is_not_taken() {
+    let pki = Pki::new();
+    let acl = acl_of_hub("hub1") + &acl_of_agent("0042", "box1") + &acl_of_agent("0077", "box1");
+    let broker = Broker::tls(&pki, &acl).await;
+    let mut hub = Peer::connect(&broker, Some(&pki.client("hub1"))).await.unwrap();
+    let mut one = Peer::connect(&broker, Some(&pki.agent("0042", "box1"))).await.unwrap();
+    one.subscribe("counterfoil/v1/0042/box1/down/ack").await;
+    // Taken at its word, this would end the session of the box whose name it uses; it would not hear what comes next.
+    let mut thief = Peer::connect_as(&broker, Some(&pki.agent("0077", "box1")), "0042.box1").await.unwrap();
+    thief.publish("counterfoil/v1/0077/box1/up/trade").await;
+    hub.publish("counterfoil/v1/0042/box1/down/ack").await;
+    assert_eq!(one.next().await, "counterfoil/v1/0042/box1/down/ack");
+}
+
+#[tokio::test]
+async fn whose_rules_are_taken_out_can_do_nothing_any_more_in_an_open_session() {
+    let pki = Pki::new();
+    let files = tempfile::tempdir().unwrap();
+    let (acl_file, crl_file) = (files.path().join("acl"), files.path().join("crl.pem"));
+    let both = acl_of_hub("hub1") + &acl_of_agent("0042", "box1") + &acl_of_agent("0042", "box2");
+    std::fs::write(&acl_file, &both).unwrap();
+    std::fs::write(&crl_file, pki.revocation_list(&[])).unwrap();
+    let mut broker = Broker::with_files(world::process::free_port(), &pki.server(), &acl_file, &crl_file).await;
+    let mut hub = Peer::connect(&broker, Some(&pki.client("hub1"))).await.unwrap();
+    hub.subscribe("counterfoil/v1/+/+/up/#").await;
+    let identity = pki.agent("0042", "box1");
+    let mut one = Peer::connect(&broker, Some(&identity)).await.unwrap();
+    let mut two = Peer::connect(&broker, Some(&pki.agent("0042", "box2"))).await.unwrap();
+    one.publish("counterfoil/v1/0042/box1/up/trade").await;
+    assert_eq!(hub.next().await, "counterfoil/v1/0042/box1/up/trade");
+    std::fs::write(&acl_file, acl_of_hub("hub1") + &acl_of_agent("0042", "box2")).unwrap();
+    broker.reload();
+    // Before it has read them, both come through; what is sent first comes first.
+    let deadline = world::wait::Deadline::new(LIMIT);
+    loop {
+        one.publish("counterfoil/v1/0042/box1/up/trade").await;
+        two.publish("counterfoil/v1/0042/box2/up/trade").await;
+        if hub.next().await == "counterfoil/v1/0042/box2/up/trade" {
+            break;
+        }
+        assert_eq!(hub.next().await, "counterfoil/v1/0042/box2/up/trade");
+        deadline.rest_for("the rules to be read").await;
+    }
+    // The list of revoked certificates keeps it out at the handshake, from the broker's next start on.
+    std::fs::write(&crl_file, pki.revocation_list(&[&identity])).unwrap();
+    broker.stop().await;
+    broker.start().await;
+    assert!(Peer::connect(&broker, Some(&identity)).await.is_err());
+    assert!(Peer::connect(&broker, Some(&pki.agent("0042", "box2"))).await.is_ok());
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ mod evidence;
 mod examples;
 mod fleet;
 mod flood;
+mod identity;
 mod json;
 mod observed;
 mod origins;

@@ -44,6 +44,14 @@ impl Mqtt {
     }
 }
 
+/// What a program of ours says when it is asked for something, and how it ends.
+pub fn ask(program: &str, arguments: &[&str]) -> std::process::Output {
+    let mut command = Command::new(bin(program));
+    command.args(arguments);
+    without_overrides(&mut command);
+    command.output().unwrap_or_else(|error| panic!("{program}: {error}"))
+}
+
 /// A program of ours without what the caller's environment would override in its configuration.
 pub(crate) fn command(program: &str, config: &Path) -> Command {
     run_with(Command::new(bin(program)), config)
@@ -51,12 +59,16 @@ pub(crate) fn command(program: &str, config: &Path) -> Command {
 
 fn run_with(mut command: Command, config: &Path) -> Command {
     command.arg("run").arg("--config").arg(config);
+    without_overrides(&mut command);
+    command
+}
+
+fn without_overrides(command: &mut Command) {
     for (variable, _) in std::env::vars_os() {
         if variable.to_string_lossy().starts_with("COUNTERFOIL__") {
             command.env_remove(variable);
         }
     }
-    command
 }
 
 /// An agent; it may be down.

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::needs;
-use crate::pki::Pki;
+use crate::pki::{Identity, Pki};
 use crate::process::{Process, free_port, write_file};
 use crate::wait::Deadline;
 
@@ -25,6 +25,8 @@ const STOP_LIMIT: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub struct Broker {
     directory: TempDir,
+    /// Of its own, where nobody else keeps them.
+    _files: Option<TempDir>,
     port: u16,
     tls: bool,
     process: Option<Process>,
@@ -33,29 +35,38 @@ pub struct Broker {
 impl Broker {
     /// A broker for anybody, without TLS.
     pub async fn plain() -> Self {
-        Self::create(None).await
+        Self::create(free_port(), None).await
     }
 
     /// A broker that lets in whom `pki` vouches for, and lets them do what `acl` says (see [`acl_of_agent`], [`acl_of_hub`]).
     pub async fn tls(pki: &Pki, acl: &str) -> Self {
-        Self::create(Some((pki, acl))).await
+        let files = tempfile::tempdir().expect("a temporary directory");
+        let acl_file = files.path().join("acl");
+        write_file(&acl_file, acl);
+        Self { _files: Some(files), ..Self::create(free_port(), Some((&pki.server(), &acl_file, None))).await }
     }
 
-    async fn create(tls: Option<(&Pki, &str)>) -> Self {
+    /// A broker with that certificate, on a port that was chosen before; it lets in whom the certificate's authority vouches for and `crl_file` does not
+    /// name, and lets them do what `acl_file` says.
+    pub async fn with_files(port: u16, server: &Identity, acl_file: &Path, crl_file: &Path) -> Self {
+        Self::create(port, Some((server, acl_file, Some(crl_file)))).await
+    }
+
+    async fn create(port: u16, tls: Option<(&Identity, &Path, Option<&Path>)>) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let port = free_port();
         std::fs::create_dir(directory.path().join("persistence")).expect("a directory in a temporary one");
         let mut config = Sample(SAMPLE.to_owned());
         config.set("listener", &format!("{port} 127.0.0.1"));
         config.set("persistence_location", &format!("{}/", directory.path().join("persistence").display()));
-        if let Some((pki, acl)) = tls {
-            let server = pki.server();
-            let acl_file = directory.path().join("acl");
-            write_file(&acl_file, acl);
+        if let Some((server, acl_file, crl_file)) = tls {
             config.set("cafile", &server.ca_file.display().to_string());
             config.set("certfile", &server.cert_file.display().to_string());
             config.set("keyfile", &server.key_file.display().to_string());
             config.set("acl_file", &acl_file.display().to_string());
+            if let Some(crl_file) = crl_file {
+                config.0 = config.0.replace("#crlfile ", "crlfile ");
+                config.set("crlfile", &crl_file.display().to_string());
+            }
         } else {
             for directive in [
                 "cafile",
@@ -64,6 +75,7 @@ impl Broker {
                 "tls_version",
                 "require_certificate",
                 "use_identity_as_username",
+                "use_username_as_clientid",
                 "acl_file",
             ] {
                 config.remove(directive);
@@ -75,7 +87,7 @@ impl Broker {
             config.0.push_str("user root\n");
         }
         write_file(&directory.path().join("mosquitto.conf"), &config.0);
-        let mut broker = Self { directory, port, tls: tls.is_some(), process: None };
+        let mut broker = Self { directory, _files: None, port, tls: tls.is_some(), process: None };
         broker.start().await;
         broker
     }
@@ -102,6 +114,13 @@ impl Broker {
         let deadline = Deadline::new(START_LIMIT);
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             process.wait_on(deadline, "listening").await;
+        }
+    }
+
+    /// Has it read its configuration and access rules anew.
+    pub fn reload(&self) {
+        if let Some(process) = &self.process {
+            process.signal(Signal::HUP);
         }
     }
 

@@ -157,7 +157,7 @@ impl One {
             }
         };
         let hear = async {
-            let mut bytes = [0; 16 * 1024];
+            let mut bytes = vec![0; 16 * 1024];
             loop {
                 let count = timeout(PATIENCE, read.read(&mut bytes)).await??;
                 if count == 0 {

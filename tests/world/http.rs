@@ -87,11 +87,11 @@ impl Api {
         Self::with("http://localhost", |client| client.unix_socket(socket))
     }
 
-    /// The API at `base` (`https://localhost:7360`), whose certificate that authority signs; its file is PEM.
+    /// The API at `base` (`https://…`), if a certificate of `ca_file` says that it is there.
     pub fn over_tls(base: &str, ca_file: &std::path::Path) -> Self {
         let pem = std::fs::read(ca_file).unwrap_or_else(|error| panic!("{}: {error}", ca_file.display()));
-        let authority = reqwest::Certificate::from_pem(&pem).expect("a PEM certificate");
-        Self::with(base, |client| client.tls_certs_only([authority]))
+        let roots = reqwest::Certificate::from_pem_bundle(&pem).expect("certificates of our own");
+        Self::with(base, |client| client.tls_certs_only(roots))
     }
 
     fn with(base: &str, wishes: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder) -> Self {

@@ -25,6 +25,8 @@ pub struct Hub {
     port: u16,
     process: Option<Process>,
     starts: u32,
+    /// What signs the certificate of its API; plain HTTP without.
+    ca_file: Option<PathBuf>,
 }
 
 impl Hub {
@@ -37,7 +39,19 @@ impl Hub {
             mqtt.toml()
         );
         write_file(&directory.join("hub.toml"), &config);
-        Self { name: name.to_owned(), directory: directory.to_owned(), port, process: None, starts: 0 }
+        Self { name: name.to_owned(), directory: directory.to_owned(), port, process: None, starts: 0, ca_file: None }
+    }
+
+    /// The same, its API under TLS; `more` begins with the further keys of `[api]`.
+    #[must_use]
+    pub fn with_tls(self, ca_file: &Path) -> Self {
+        Self { ca_file: Some(ca_file.to_owned()), ..self }
+    }
+
+    /// Where its HTTP API is.
+    pub fn url(&self) -> String {
+        let scheme = if self.ca_file.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
     /// Starts it; see [`Hub::ready`].
@@ -73,12 +87,10 @@ impl Hub {
 
     /// Its HTTP API.
     pub fn api(&self) -> Api {
-        Api::new(&self.url())
-    }
-
-    /// Where its HTTP API is.
-    pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        match &self.ca_file {
+            Some(ca_file) => Api::over_tls(&self.url(), ca_file),
+            None => Api::new(&self.url()),
+        }
     }
 
     /// Its configuration.

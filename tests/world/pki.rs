@@ -6,8 +6,9 @@ use std::cell::Cell;
 use std::path::PathBuf;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    date_time_ymd,
 };
 use tempfile::TempDir;
 
@@ -58,6 +59,29 @@ impl Pki {
     /// The authority's certificate.
     pub fn ca_file(&self) -> PathBuf {
         self.directory.path().join("ca.pem")
+    }
+
+    /// The list of revoked certificates, PEM, with those of these identities on it.
+    pub fn revocation_list(&self, revoked: &[&Identity]) -> String {
+        let serial = |identity: &&Identity| {
+            let read = counterfoil_config::tls::certificates(&identity.cert_file).expect("a certificate of our own");
+            let facts = counterfoil_config::certificate::Facts::of(&read[0]).expect("a certificate of our own");
+            RevokedCertParams {
+                serial_number: SerialNumber::from(facts.serial),
+                revocation_time: date_time_ymd(2020, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(4096, 1, 1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(serial).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&*self.authority.0).and_then(|list| list.pem()).expect("a list of our own")
     }
 
     /// A server certificate for `localhost` and `127.0.0.1`.

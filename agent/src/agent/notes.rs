@@ -179,6 +179,11 @@ pub(super) fn pickup_stale(order: &StaleOrder) -> Note {
     Note { kind: Kind::FINDING, document, flag: Some(PICKUP_STALE), correlation_id, urgent: true }
 }
 
+/// What another part of the agent noticed.
+pub(super) fn finding(code: &'static str, document: Value) -> Note {
+    Note { kind: Kind::FINDING, document, flag: Some(code), correlation_id: None, urgent: true }
+}
+
 /// Numbers of a till are missing for too long.
 pub(super) fn sequence_gap(missing: &MissingNumbers) -> Note {
     let numbers = missing

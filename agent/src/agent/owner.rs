@@ -137,6 +137,7 @@ impl Owner {
         notes.extend(damage.map(|damage| notes::damage(&damage)));
         let now = env.moment();
         let device = DeviceKey::open(disk.as_ref(), &env)?;
+        env.note_newest(opened.wall_last.unwrap_or_default());
         let mut owner = Self {
             clock_base: (env.wall(), now),
             reporter: Reporter::new(config, now, journal.reader()),
@@ -240,6 +241,7 @@ impl Owner {
             Request::Marks { marks } => self.acknowledge(&marks),
             Request::Damaged { segment } => self.handle_damage(segment)?,
             Request::Outage { from, until, duration_ms } => self.note(notes::outage(from, until, duration_ms)),
+            Request::Finding { code, document } => self.note(notes::finding(code, document)),
             Request::Probe { reply } => {
                 self.test_commit()?;
                 reply.send(Ok(())).unwrap_or_default();

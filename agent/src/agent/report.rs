@@ -98,6 +98,7 @@ impl Reporter {
             .to_owned(),
             lanes,
             uplink: view.status.clone(),
+            certificate: view.certificate.clone(),
             disk: DiskStatus {
                 journal_bytes: figures.journal_bytes,
                 journal_bytes_max: self.bytes_max,

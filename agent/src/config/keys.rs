@@ -220,6 +220,24 @@ pub const KEYS: &[Key] = &[
         "The longest pause between two attempts, before jitter; bounds how long after an outage the first record takes",
     ),
     key(
+        "identity.url",
+        Text,
+        Optional,
+        "Where the certificate is renewed: the hub's API, or any EST server (RFC 7030); without it somebody else has to see to it",
+    ),
+    key(
+        "identity.ca_file",
+        Path,
+        Optional,
+        "PEM certificates that the server's is checked against; mqtt.ca_file when left out",
+    ),
+    key(
+        "identity.retry_max",
+        Duration { min_ms: SECOND, max_ms: DAY },
+        Default("5min"),
+        "The longest pause between two attempts, before jitter; it is tried for ever, also when the certificate has expired",
+    ),
+    key(
         "wire.encoding",
         Choice(&["postcard", "json"]),
         Default("postcard"),

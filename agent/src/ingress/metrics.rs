@@ -118,7 +118,7 @@ pub fn render(figures: &Figures<'_>) -> String {
     ingress(&mut text, figures.counters);
     spool(&mut text, figures.spooled);
     let expiry = figures.certificates.iter().filter_map(|(of, file)| {
-        let at = counterfoil_telemetry::certificate::expires_at(file)?;
+        let at = counterfoil_config::certificate::ends_at(file)?;
         Some(([*of], at))
     });
     text.samples(&f::CERTIFICATE, expiry);
@@ -194,6 +194,11 @@ fn uplink(text: &mut Exposition, status: &Status) {
     text.value(&f::BATCHES_RESENT, uplink.batches_resent);
     text.value(&f::BYTES_SENT, uplink.bytes_sent);
     text.value(&f::CONTESTED, uplink.contested_lanes);
+    text.value(&f::UPLINK_REVOKED, u8::from(uplink.revoked));
+    let certificate = status.certificate.as_ref();
+    text.value_if_known(&f::CERTIFICATE_VALID, certificate.map(|certificate| u8::from(certificate.state == "valid")));
+    text.value_if_known(&f::CERTIFICATE_RENEWALS, certificate.map(|certificate| certificate.renewals));
+    text.value_if_known(&f::CERTIFICATE_FAILURES, certificate.map(|certificate| certificate.failures));
 }
 
 fn disk(text: &mut Exposition, status: &Status) {

@@ -141,6 +141,7 @@ impl Owner {
             | Asked::Damaged { .. }
             | Asked::Outage { .. }
             | Asked::Probe { .. }
+            | Asked::Finding { .. }
             | Asked::Tick => unreachable!("the ingress does not ask that"),
         }
     }

@@ -15,6 +15,7 @@ use rumqttc::{
     AsyncClient, ConnectReturnCode, Event as MqttEvent, EventLoop, LastWill, MqttOptions, NetworkOptions, Packet, QoS,
     SubscribeReasonCode, TlsConfiguration, Transport,
 };
+use rustls::time_provider::TimeProvider;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -71,6 +72,18 @@ pub enum LinkError {
     Silent,
 }
 
+impl LinkError {
+    /// Whether the broker keeps this very box out, rather than being away.
+    pub fn keeps_out(&self) -> bool {
+        match self {
+            Self::Subscription | Self::Refused(_) => true,
+            // The library passes a TLS alert on as text alone.
+            Self::Line(why) => why.contains("CertificateRevoked") || why.contains("CertificateExpired"),
+            Self::File { .. } | Self::Tls(_) | Self::Silent => false,
+        }
+    }
+}
+
 /// A connection that is being made, or is there.
 #[derive(Debug)]
 pub struct Connection {
@@ -96,8 +109,14 @@ pub struct Will {
 }
 
 impl Connection {
-    /// Starts connecting; [`Event::Ready`] or [`Event::Lost`] tells how it went.
-    pub fn open(config: &MqttConfig, client_id: &str, subscription: String, will: Will) -> Result<Self, LinkError> {
+    /// Starts connecting, with what `clock` says for TLS; [`Event::Ready`] or [`Event::Lost`] tells how it went.
+    pub fn open(
+        config: &MqttConfig,
+        clock: Arc<dyn TimeProvider>,
+        client_id: &str,
+        subscription: String,
+        will: Will,
+    ) -> Result<Self, LinkError> {
         let mut options = MqttOptions::new(client_id, &config.host, config.port);
         options.set_clean_session(true);
         options.set_keep_alive(config.keep_alive);
@@ -114,8 +133,9 @@ impl Connection {
             options.set_credentials(username, password.trim_end());
         }
         if let Some(files) = &config.tls {
-            let config = Arc::new(files.read()?);
-            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(config)));
+            let mut tls = files.read()?;
+            tls.time_provider = clock;
+            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::new(tls))));
         }
         let (client, mut event_loop) = AsyncClient::new(options, REQUESTS_MAX);
         let mut network = NetworkOptions::new();

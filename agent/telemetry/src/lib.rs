@@ -3,7 +3,6 @@
 //! Invariant: nothing that a till or a peer sends decides how much is kept or written here: series, lines and spans are bounded. Not known
 //! here: what is measured or told; agent and hub name that.
 
-pub mod certificate;
 pub mod follow;
 pub mod log;
 pub mod metrics;

@@ -58,7 +58,7 @@ pub(super) async fn get(State(sources): State<Arc<Sources>>) -> Answer {
     stores(&mut text, &fleet);
     days(&mut text, &sources.standings.borrow());
     let expiry = sources.certificates.iter().filter_map(|(of, file)| {
-        let at = counterfoil_telemetry::certificate::expires_at(file)?;
+        let at = counterfoil_config::certificate::ends_at(file)?;
         Some(([*of], at))
     });
     text.samples(&f::CERTIFICATE, expiry);
@@ -76,6 +76,7 @@ fn process(text: &mut Exposition, counters: &Counters) {
         (&f::HELLOS, &counters.hellos),
         (&f::ACKS, &counters.acks),
         (&f::NACKS, &counters.nacks),
+        (&f::TURNED_AWAY, &counters.turned_away),
         (&f::UNDECODABLE, &counters.undecodable),
     ];
     for (family, counter) in counted {

@@ -50,6 +50,7 @@ async fn api(has_tokens: bool, more: &str) -> Api {
         regions: BTreeMap::new(),
         standings: watch::channel(Vec::new()).1,
         certificates: Vec::new(),
+        authority: None,
     });
     let ends =
         Ends { remote: Some(SocketAddr::from(([10, 0, 0, 9], 4711))), local: Some(Ipv4Addr::new(10, 0, 0, 5).into()) };

@@ -372,4 +372,31 @@ CREATE TABLE audit (
     what TEXT NOT NULL,
     outcome TEXT NOT NULL
 );
+
+-- One-time tokens with which boxes are enrolled: their hashes, for whom, until when, and the public key that came with one first.
+CREATE TABLE enrolments (
+    token {bytes} PRIMARY KEY,
+    common_name TEXT NOT NULL,
+    made_at BIGINT NOT NULL,
+    valid_until BIGINT NOT NULL,
+    public_key {bytes}
+);
+
+-- What the authority has signed, and what of it is revoked.
+CREATE TABLE certificates (
+    serial {bytes} PRIMARY KEY,
+    common_name TEXT NOT NULL,
+    role TEXT NOT NULL,
+    issued_at BIGINT NOT NULL,
+    not_after BIGINT NOT NULL,
+    revoked_at BIGINT
+);
+CREATE INDEX certificates_of_name ON certificates (common_name, issued_at);
+
+-- Of whom nothing is taken, until they are enrolled again.
+CREATE TABLE barred (
+    common_name TEXT PRIMARY KEY,
+    since BIGINT NOT NULL,
+    reason TEXT NOT NULL
+);
 ";

@@ -18,7 +18,7 @@ use super::sql::Role;
 use super::*;
 
 mod audit;
-mod database;
+pub(crate) mod database;
 mod days;
 mod delays;
 mod edges;

@@ -27,6 +27,8 @@ pub struct Counters {
     pub acks: AtomicU64,
     /// Batches refused.
     pub nacks: AtomicU64,
+    /// Messages of agents whose identity was revoked.
+    pub turned_away: AtomicU64,
     /// Messages that do not decode.
     pub undecodable: AtomicU64,
     /// Failed attempts at the ledger.

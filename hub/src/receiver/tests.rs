@@ -16,6 +16,8 @@ use crate::ledger::sql::{Database, Role, Row, Transaction, Value, Work};
 use crate::ledger::sqlite::Sqlite;
 use crate::ledger::{SafeWhen, SqlLedger};
 
+mod barred;
+
 const SESSION: SessionId = SessionId([5; 16]);
 const EPOCH: Epoch = Epoch([6; 16]);
 

@@ -195,6 +195,10 @@ findings! {
         "Two boxes run under one name, probably from one copied disk; one of them has to be renamed.";
     ROLLBACK: Technical, Warning, "hub_operations",
         "A box was set back to an earlier copy of its disk; nothing is lost, but somebody should know why.";
+    CERTIFICATE_EXPIRED: Technical, Error, "store_systems",
+        "The certificate by which head office knows this box has expired; sales are kept here, and the box keeps asking for a new one.";
+    IDENTITY_REVOKED: Technical, Error, "store_systems",
+        "Head office has revoked the identity of this box and takes nothing from it; sales are kept here until it is enrolled again.";
     DOCUMENTS_REFUSED: Technical, Error, "store_systems",
         "A till sends documents that cannot be read or identified; they were refused and are not recorded.";
 }

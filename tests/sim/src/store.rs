@@ -328,7 +328,11 @@ impl Process {
             });
             keys.map(|key| (key, session.sender.sent(key))).collect()
         });
-        self.view.send_replace(Arc::new(View { status: self.status.clone(), sent: sent.unwrap_or_default() }));
+        self.view.send_replace(Arc::new(View {
+            status: self.status.clone(),
+            sent: sent.unwrap_or_default(),
+            certificate: None,
+        }));
     }
 
     /// Something was appended, damaged or given back.

@@ -34,6 +34,10 @@ counterfoil_telemetry::families! {
     BATCHES_RESENT: Counter "counterfoil_uplink_batches_resent_total" [] "Batches published again.";
     BYTES_SENT: Counter "counterfoil_uplink_sent_bytes_total" [] "Bytes of batches after compression.";
     CONTESTED: Gauge "counterfoil_uplink_contested_lanes" [] "Lanes under whose numbers the hub has records of another box.";
+    UPLINK_REVOKED: Gauge "counterfoil_uplink_revoked" [] "Whether head office takes nothing from this box, because its identity was revoked.";
+    CERTIFICATE_VALID: Gauge "counterfoil_certificate_valid" [] "Whether the certificate for the broker is there, not expired and not revoked; absent without one.";
+    CERTIFICATE_RENEWALS: Counter "counterfoil_certificate_renewals_total" [] "Renewals of that certificate.";
+    CERTIFICATE_FAILURES: Counter "counterfoil_certificate_failures_total" [] "Renewals of that certificate that failed.";
     JOURNAL_BYTES: Gauge "counterfoil_journal_bytes" [] "The journal with its side files and ballast.";
     JOURNAL_BYTES_MAX: Gauge "counterfoil_journal_bytes_max" [] "What the journal may take.";
     JOURNAL_SEGMENTS: Gauge "counterfoil_journal_segments" [] "Segments in the journal.";

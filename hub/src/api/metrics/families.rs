@@ -14,6 +14,7 @@ counterfoil_telemetry::families! {
     HELLOS: Counter "counterfoil_hub_hellos_total" [] "Hello pages answered.";
     ACKS: Counter "counterfoil_hub_acks_total" [] "Acks published.";
     NACKS: Counter "counterfoil_hub_nacks_total" [] "Batches refused.";
+    TURNED_AWAY: Counter "counterfoil_hub_turned_away_total" [] "Messages of agents whose identity was revoked.";
     UNDECODABLE: Counter "counterfoil_hub_undecodable_total" [] "Messages that do not decode.";
     DROPPED: Counter "counterfoil_hub_dropped_total" [] "Messages dropped because the receiver did not keep up; agents send them again.";
     LEDGER_FAILURES: Counter "counterfoil_hub_ledger_failures_total" [] "Failed attempts at the ledger.";

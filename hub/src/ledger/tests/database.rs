@@ -28,6 +28,9 @@ impl Place {
     /// Statements that make a ledger of this version one of version 2.
     pub(crate) fn undo(&self) -> Vec<&'static str> {
         let mut undo = vec![
+            "DROP TABLE enrolments",
+            "DROP TABLE certificates",
+            "DROP TABLE barred",
             "DROP TABLE names",
             "DROP TABLE voids_waiting",
             "DROP TABLE purchases",

@@ -413,6 +413,8 @@ impl LaneSide {
         };
         let count = usize::try_from(flight.range.count()).unwrap_or(BATCH_RECORDS_MAX);
         match nack.reason {
+            // Sending otherwise would not help; the shell ends the session.
+            NackReason::Revoked => {}
             NackReason::Ahead => {
                 // The hub keeps no more above its mark: wait for the mark to move, or for the timer.
                 self.flights.remove(at);
