@@ -25,8 +25,9 @@ use counterfoil_proto::record::Context;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -115,7 +116,8 @@ pub enum IngressError {
 /// The tills' side, listening.
 #[derive(Debug)]
 pub struct Ingress {
-    tcp: TcpListener,
+    /// What is accepted is not made known to the runtime before it is taken, so that refusing it costs two calls of the kernel.
+    tcp: AsyncFd<std::net::TcpListener>,
     unix: Option<UnixListener>,
     /// The Unix socket that goes with us; one that systemd opened stays.
     unix_path: Option<PathBuf>,
@@ -146,7 +148,8 @@ impl Ingress {
     ) -> Result<Self, IngressError> {
         let tls = config.tls.clone().map(|files| Renewing::open(files, Instant::now().into_std())).transpose()?;
         let listen_failed = |source| IngressError::Listen { address: config.listen, source };
-        let tcp = TcpListener::bind(config.listen).await.map_err(listen_failed)?;
+        let tcp = TcpListener::bind(config.listen).await.and_then(TcpListener::into_std).and_then(AsyncFd::new);
+        let tcp = tcp.map_err(listen_failed)?;
         let unix_path = config.unix_socket.clone().filter(|_| inherited.is_none());
         let unix = match (inherited, &unix_path) {
             (Some(listener), _) => {
@@ -178,7 +181,7 @@ impl Ingress {
 
     /// Where it listens; tells the port where the configuration left it to the kernel.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.tcp.local_addr()
+        self.tcp.get_ref().local_addr()
     }
 
     /// Serves until `stop`; then takes no more, lets requests at work end, and closes.
@@ -196,7 +199,12 @@ impl Ingress {
                 Some(_) = turned_away.join_next() => {}
                 _ = sweep.tick(), if open.len() > 0 => open.cut_overdue(&self.patience),
                 accepted = self.accept() => match accepted {
-                    Ok(accepted) => self.take(&mut open, &mut turned_away, accepted),
+                    Ok(accepted) => {
+                        self.take(&mut open, &mut turned_away, accepted);
+                        self.counters.connections(open.len());
+                        // However many wait: requests have their turn after each.
+                        tokio::task::yield_now().await;
+                    }
                     // That peer went before it was accepted; the next one did not.
                     Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(error) => {
@@ -233,24 +241,38 @@ impl Ingress {
             }
         };
         tokio::select! {
-            tcp = self.tcp.accept() => {
+            tcp = self.accept_tcp() => {
                 let (socket, remote) = tcp?;
-                Ok(Accepted { socket: Socket::Tcp(socket), remote: Some(remote.ip()) })
+                Ok(Accepted::Tcp(socket, remote.ip()))
             }
-            unix = unix => Ok(Accepted { socket: Socket::Unix(unix?.0), remote: None }),
+            unix = unix => Ok(Accepted::Unix(unix?.0)),
+        }
+    }
+
+    async fn accept_tcp(&self) -> io::Result<(std::net::TcpStream, SocketAddr)> {
+        loop {
+            if let Ok(accepted) = self.tcp.readable().await?.try_io(|listener| listener.get_ref().accept()) {
+                return accepted;
+            }
         }
     }
 
     /// Takes a connection; where there is no room, gives up another one, or turns this one away.
     fn take(&self, open: &mut Open, turned_away: &mut JoinSet<()>, accepted: Accepted) {
-        let Accepted { socket, remote } = accepted;
+        let remote = match &accepted {
+            Accepted::Tcp(_, remote) => Some(*remote),
+            Accepted::Unix(_) => None,
+        };
         let tls = self.tls.as_ref().filter(|_| remote.is_some());
         let phase = PhaseCell::new(open.start);
         let payer = remote.map(Payer::at);
         let is_plain = tls.is_none();
-        let mut turn_away = |socket, words| {
+        let mut turn_away = |accepted: Accepted, words| {
             // Who expects TLS would not understand them.
-            if is_plain && turned_away.len() < TURNED_AWAY_MAX {
+            if is_plain
+                && turned_away.len() < TURNED_AWAY_MAX
+                && let Ok(socket) = accepted.known()
+            {
                 turned_away.spawn(tell_and_close(socket, words));
             }
         };
@@ -261,12 +283,12 @@ impl Ingress {
                 if exhausted.is_news {
                     tracing::warn!(peer = %payer, "a peer opens too many connections; what is too much is refused");
                 }
-                return turn_away(socket, TOO_MANY);
+                return turn_away(accepted, TOO_MANY);
             }
             if open.of(payer) >= self.peer_connections_max {
                 if !open.give_up_one_of(payer) {
                     self.counters.turned_away();
-                    return turn_away(socket, NO_ROOM);
+                    return turn_away(accepted, NO_ROOM);
                 }
                 self.counters.given_up();
             }
@@ -274,10 +296,11 @@ impl Ingress {
         if open.len() >= self.connections_max {
             if !open.give_up_one() {
                 self.counters.turned_away();
-                return turn_away(socket, NO_ROOM);
+                return turn_away(accepted, NO_ROOM);
             }
             self.counters.given_up();
         }
+        let Ok(socket) = accepted.known() else { return };
         let local = socket.prepare();
         let io = Patient::new(socket, phase.clone(), self.patience.write);
         let peer = Peer { phase: phase.clone(), local, remote, common_name: None };
@@ -307,10 +330,24 @@ impl Ingress {
 }
 
 /// A connection that was accepted.
-struct Accepted {
-    socket: Socket,
-    /// Where it comes from; `None` for the Unix socket.
-    remote: Option<IpAddr>,
+enum Accepted {
+    /// From an address.
+    Tcp(std::net::TcpStream, IpAddr),
+    /// Of the Unix socket.
+    Unix(UnixStream),
+}
+
+impl Accepted {
+    /// Made known to the runtime; fails where the connection is gone already.
+    fn known(self) -> io::Result<Socket> {
+        match self {
+            Self::Tcp(socket, _) => {
+                socket.set_nonblocking(true)?;
+                TcpStream::from_std(socket).map(Socket::Tcp)
+            }
+            Self::Unix(socket) => Ok(Socket::Unix(socket)),
+        }
+    }
 }
 
 /// What a request knows of its connection.

@@ -81,7 +81,11 @@ async fn flooded(tls: Option<&Identity>) {
     }
     let (answers, refusals) = (flood.got.answers.load(Ordering::Relaxed), flood.got.refusals.load(Ordering::Relaxed));
     let answers_max = 1_000 + 200 * (begun.elapsed().as_secs() + 1);
-    assert!(refusals > 0 && answers <= answers_max, "{answers} answers of {answers_max}, {refusals} refusals");
+    // With TLS the connections alone use the budget up, so that hardly a request comes as far as being refused.
+    assert!(
+        answers <= answers_max && (refusals > 0 || tls.is_some()),
+        "{answers} answers of {answers_max}, {refusals} refusals"
+    );
     let peak = agent.process().unwrap().resident_bytes_peak();
     assert!(peak < before + MORE_BYTES_MAX, "{} KiB more", (peak - before) >> 10);
     drop(flood);

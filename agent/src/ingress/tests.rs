@@ -10,7 +10,6 @@ use counterfoil_proto::record::flag::LATE_AFTER_CLOSE;
 use counterfoil_proto::record::{Flag, Prepared};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
