@@ -148,7 +148,7 @@ impl Ingress {
     ) -> Result<Self, IngressError> {
         let tls = config.tls.clone().map(|files| Renewing::open(files, Instant::now().into_std())).transpose()?;
         let listen_failed = |source| IngressError::Listen { address: config.listen, source };
-        let tcp = TcpListener::bind(config.listen).await.and_then(TcpListener::into_std).and_then(AsyncFd::new);
+        let tcp = TcpListener::bind(config.listen).await.and_then(TcpListener::into_std).and_then(watched);
         let tcp = tcp.map_err(listen_failed)?;
         let unix_path = config.unix_socket.clone().filter(|_| inherited.is_none());
         let unix = match (inherited, &unix_path) {
@@ -327,6 +327,14 @@ impl Ingress {
             }
         }
     }
+}
+
+#[expect(
+    deprecated,
+    reason = "unsound only for what changes its descriptor, which a listener of std does not; what takes its place is unsafe to call"
+)]
+fn watched(listener: std::net::TcpListener) -> io::Result<AsyncFd<std::net::TcpListener>> {
+    AsyncFd::new(listener)
 }
 
 /// A connection that was accepted.
