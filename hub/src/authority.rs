@@ -23,7 +23,7 @@ use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 
 use crate::config::AuthorityConfig;
 use crate::env;
-use crate::ledger::{Enrolment, IdentityRole, Issued, LedgerError, SqlLedger};
+use crate::ledger::{Deed, Enrolment, IdentityRole, Issued, LedgerError, SqlLedger};
 
 pub mod upkeep;
 
@@ -185,10 +185,15 @@ impl Authority {
     }
 
     /// A one-time token for a box, valid for so long.
-    pub async fn make_token(&self, common_name: &str, valid: Duration) -> Result<(String, WallTime), AuthorityError> {
+    pub async fn make_token(
+        &self,
+        common_name: &str,
+        valid: Duration,
+        deed: &Deed,
+    ) -> Result<(String, WallTime), AuthorityError> {
         let token = format!("{}{}", env::random_id(), env::random_id());
         let until = WallTime(env::wall().0.saturating_add(i64::try_from(valid.as_millis()).unwrap_or(i64::MAX)));
-        self.ledger.make_enrolment(hash(&token), common_name, until).await?;
+        self.ledger.make_enrolment(hash(&token), common_name, until, deed).await?;
         Ok((token, until))
     }
 
@@ -204,7 +209,8 @@ impl Authority {
         };
         same_name(&request, &granted)?;
         let (issued, chain) = self.sign(&granted, &request)?;
-        if !self.ledger.note_issued(&issued, Some((token, public_key))).await? {
+        let deed = of_box(&issued, "simpleenroll");
+        if !self.ledger.note_issued(&issued, Some((token, public_key)), &deed).await? {
             return Err(Denied::TokenUsed);
         }
         tracing::info!(identity = issued.common_name, not_after = %issued.not_after.to_rfc3339(), "A box was enrolled");
@@ -228,7 +234,7 @@ impl Authority {
             return Err(Denied::Late { common_name: granted, ended: wall(facts.not_after_s).to_rfc3339() });
         }
         let (issued, chain) = self.sign(&granted, &request)?;
-        self.ledger.note_issued(&issued, None).await?;
+        self.ledger.note_issued(&issued, None, &of_box(&issued, "simplereenroll")).await?;
         tracing::info!(identity = issued.common_name, not_after = %issued.not_after.to_rfc3339(), "A certificate was renewed");
         Ok(chain)
     }
@@ -254,6 +260,7 @@ impl Authority {
         names: &[String],
         life: Duration,
         files: &Identity,
+        deed: &Deed,
     ) -> Result<Issued, AuthorityError> {
         let mut params = CertificateParams::new(names)?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -264,7 +271,7 @@ impl Authority {
         let issued = self.fill(&mut params, common_name, role, life);
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
-        self.ledger.note_issued(&issued, None).await?;
+        self.ledger.note_issued(&issued, None, deed).await?;
         let chain = self.with_chain(certificate.der().clone());
         let pem: Result<Vec<String>, _> = chain.iter().map(certificate::pem).collect();
         write(&files.key_file, &key.serialize_pem(), Readable::ByOwner)?;
@@ -320,6 +327,13 @@ impl Authority {
 fn read(request: &[u8]) -> Result<CertificateSigningRequestParams, Denied> {
     let request = CertificateSigningRequestDer::from(request);
     CertificateSigningRequestParams::from_der(&request).map_err(|error| Denied::Request(error.to_string()))
+}
+
+/// What a box does for itself, for the trail.
+fn of_box(issued: &Issued, call: &str) -> Deed {
+    let (who, route) = (issued.common_name.clone(), format!("POST /.well-known/est/{call}"));
+    let what = format!("a certificate valid until {}", issued.not_after.to_rfc3339());
+    Deed { who, role: "box", peer: None, route, what }
 }
 
 /// A request may leave the name out; one that names somebody else is refused, so that nobody wonders at what came back.

@@ -60,6 +60,9 @@ enum Command {
         /// The box's key, as counterfoil export printed it there, 64 hexadecimal digits.
         #[arg(long)]
         public_key: Option<PublicKey>,
+        /// Who does it, for the trail of changes (`GET /v1/audit`); the user of the session where it is left out.
+        #[arg(long)]
+        by: Option<String>,
     },
     /// Be a small certificate authority for the boxes: enrol them, list them, keep them out.
     Ca(authority::Ca),
@@ -134,11 +137,16 @@ pub(crate) fn execute(arguments: impl IntoIterator<Item = std::ffi::OsString>) -
             ended?;
             Ok(String::new())
         }
-        Command::Import { config, file, public_key } => {
+        Command::Import { config, file, public_key, by } => {
             let config = Config::load(&config)?;
             log_to_stderr(&config);
             let wanted = Wanted { file, public_key };
-            let imported = runtime()?.block_on(run::import(&config, &wanted, &mut progress()))?;
+            let imported = runtime()?.block_on(run::import(
+                &config,
+                &wanted,
+                &by.unwrap_or_else(session_user),
+                &mut progress(),
+            ))?;
             if imported.is_whole() { Ok(imported.to_string()) } else { Err(ExitError::Parcel(imported.to_string())) }
         }
         Command::Replay(wanted) => replay(wanted),

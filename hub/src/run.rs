@@ -200,10 +200,20 @@ pub async fn backup_verified(config: &Config, copy: &LedgerConfig, by: &str) -> 
 pub(crate) async fn import(
     config: &Config,
     wanted: &Wanted,
+    by: &str,
     on_progress: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Result<Imported, ExitError> {
     let ledger = open(&config.ledger).await?;
-    import::import(&ledger, wanted, on_progress).await
+    // In many transactions, so that there are two entries: that it began, whatever came of it, and what did.
+    let deed = on_command_line(by, "import", wanted.file.display().to_string());
+    ledger.note_refused(&deed, "begun").await?;
+    let imported = import::import(&ledger, wanted, on_progress).await;
+    let outcome = match &imported {
+        Ok(imported) => imported.to_string(),
+        Err(error) => format!("refused: {error}"),
+    };
+    ledger.note_refused(&deed, &outcome).await?;
+    imported
 }
 
 /// Says what an agent would send again, and with an order (who, why) has it done.
@@ -223,7 +233,7 @@ pub(crate) async fn replay(
 }
 
 /// What somebody does on the command line, who may do there what the configuration's files let anybody do.
-fn on_command_line(by: &str, command: &str, what: String) -> Deed {
+pub(crate) fn on_command_line(by: &str, command: &str, what: String) -> Deed {
     Deed { who: by.to_owned(), role: "cli", peer: None, route: format!("counterfoil-hub {command}"), what }
 }
 

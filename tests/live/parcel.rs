@@ -80,7 +80,7 @@ fn export(stage: &Stage, stick: &Path) -> Value {
 
 fn import(stage: &Stage, stick: &Path, more: &[&str]) -> (Option<i32>, String) {
     let config = stage.hub.config();
-    let arguments = ["import", "--config", config.to_str().unwrap(), stick.to_str().unwrap()];
+    let arguments = ["import", "--by", "Ann", "--config", config.to_str().unwrap(), stick.to_str().unwrap()];
     run("counterfoil-hub", &[&arguments, more].concat())
 }
 
@@ -161,6 +161,9 @@ async fn what_was_carried_by_hand_and_came_over_the_line_too_is_there_once() {
     let exceptions: Value = stage.hub.api().json("/v1/exceptions").await.unwrap();
     assert_eq!(exceptions["exceptions"].as_array().map(Vec::len), Some(0), "{exceptions}");
     let ledger = stage.postgres.client("ledger").await.unwrap();
+    let trail =
+        "SELECT COUNT(*) FROM audit WHERE route = 'counterfoil-hub import' AND who = 'Ann' AND outcome <> 'begun'";
+    assert_eq!(ledger.query_one(trail, &[]).await.unwrap().get::<_, i64>(0), 6, "each import has its entry");
     let doubles = "SELECT COUNT(*) FROM records WHERE fork <> 0";
     assert_eq!(ledger.query_one(doubles, &[]).await.unwrap().get::<_, i64>(0), 0);
 }

@@ -4,6 +4,11 @@ use super::*;
 use crate::ledger::tests_place::{Place, places};
 use counterfoil_config::certificate::RequestKey;
 
+fn deed() -> Deed {
+    let [who, route, what] = ["Ann", "counterfoil-hub ca", "a test"].map(str::to_owned);
+    Deed { who, role: "cli", peer: None, route, what }
+}
+
 const LIFE: Duration = Duration::from_hours(24 * 90);
 const GRACE: Duration = Duration::from_hours(24 * 30);
 
@@ -36,7 +41,7 @@ async fn each(mut test: impl AsyncFnMut(&Ground)) {
 
 impl Ground {
     async fn token(&self, name: &str) -> String {
-        self.authority.make_token(name, Duration::from_hours(1)).await.unwrap().0
+        self.authority.make_token(name, Duration::from_hours(1), &deed()).await.unwrap().0
     }
 
     async fn enrol(&self, token: &str, key: &RequestKey, name: &str) -> Result<CertificateDer<'static>, Denied> {
@@ -68,7 +73,7 @@ async fn a_token_lets_in_its_name_with_the_first_key_and_nobody_else() {
         // The first answer may have been lost; a second key is somebody else.
         assert!(ground.enrol(&token, &key, "0042.box1").await.is_ok());
         assert!(matches!(ground.enrol(&token, &other, "0042.box1").await, Err(Denied::TokenUsed)));
-        let (late, _) = ground.authority.make_token("0042.box1", Duration::ZERO).await.unwrap();
+        let (late, _) = ground.authority.make_token("0042.box1", Duration::ZERO, &deed()).await.unwrap();
         tokio::time::timeout(Duration::from_secs(30), async {
             while !matches!(ground.enrol(&late, &other, "0042.box1").await, Err(Denied::TokenLate(_))) {}
         })
@@ -112,14 +117,14 @@ async fn whoever_is_revoked_stays_out_until_a_newer_token_lets_the_name_in() {
             cert_file: ground.directory.path().join("hub.pem"),
             key_file: ground.directory.path().join("hub.key"),
         };
-        ground.authority.issue("hub1", IdentityRole::Hub, &[], LIFE, &files).await.unwrap();
+        ground.authority.issue("hub1", IdentityRole::Hub, &[], LIFE, &files, &deed()).await.unwrap();
         let prefix = "counterfoil/v1";
         let rules = upkeep::access_rules(&ledger.identities().await.unwrap(), prefix);
         assert!(rules.contains("user 0042.box1\ntopic write counterfoil/v1/0042/box1/state\n"), "{rules}");
         assert!(rules.contains("user hub1\ntopic read counterfoil/v1/+/+/state\n"), "{rules}");
         let unused = ground.token("0042.box1").await;
 
-        ledger.revoke("0042.box1", "stolen").await.unwrap();
+        ledger.revoke("0042.box1", "stolen", &deed()).await.unwrap();
         let barred = upkeep::barred(ledger).await.unwrap();
         assert_eq!(barred.iter().map(ToString::to_string).collect::<Vec<_>>(), ["0042.box1"]);
         let request = old.request("0042.box1").unwrap();
@@ -146,6 +151,10 @@ async fn whoever_is_revoked_stays_out_until_a_newer_token_lets_the_name_in() {
         let shown: Vec<_> =
             identities.iter().map(|identity| (identity.common_name.as_str(), identity.certificates)).collect();
         assert_eq!(shown, [("0042.box1", 3), ("hub1", 1)]);
+        let trail = crate::ledger::Ledger::audit(ledger, None, 100).await.unwrap();
+        let trail: Vec<_> = trail.iter().rev().map(|entry| (entry.who.as_str(), entry.role.as_str())).collect();
+        let (person, own) = (("Ann", "cli"), ("0042.box1", "box"));
+        assert_eq!(trail, [person, own, person, person, person, person, own, own], "each that changed something");
     })
     .await;
 }

@@ -10,11 +10,11 @@ use counterfoil_config::written::duration_ms;
 use counterfoil_proto::id::{AgentId, Source, StoreId};
 use counterfoil_proto::time::WallTime;
 
-use super::{log_to_stderr, runtime};
+use super::{log_to_stderr, runtime, session_user};
 use crate::authority::{self, Authority, upkeep};
 use crate::config::Config;
 use crate::error::ExitError;
-use crate::ledger::{IdentityRole, IdentityView};
+use crate::ledger::{Deed, IdentityRole, IdentityView};
 use crate::run;
 
 #[derive(Debug, clap::Args)]
@@ -22,6 +22,9 @@ pub(super) struct Ca {
     /// The configuration, whose [ca] says where key and certificate are.
     #[arg(long, global = true, default_value = "/etc/counterfoil/hub.toml")]
     config: PathBuf,
+    /// Who does it, for the trail of changes (`GET /v1/audit`); the user of the session where it is left out.
+    #[arg(long, global = true)]
+    by: Option<String>,
     #[command(subcommand)]
     word: Word,
 }
@@ -135,29 +138,36 @@ pub(super) fn execute(ca: Ca) -> Result<String, ExitError> {
     }
     runtime()?.block_on(async {
         let authority = run::authority(&config).await?;
-        let said = say(&authority, ca.word).await?;
+        let said = say(&authority, ca.word, &ca.by.unwrap_or_else(session_user)).await?;
         upkeep::write_files(&authority).await?;
         Ok(said)
     })
 }
 
-async fn say(authority: &Arc<Authority>, word: Word) -> Result<String, ExitError> {
+async fn say(authority: &Arc<Authority>, word: Word, by: &str) -> Result<String, ExitError> {
+    let deed = |command: &str, what: String| run::on_command_line(by, command, what);
     Ok(match word {
         Word::Init { .. } => String::new(),
         Word::Token { agent, valid } => {
             let common_name = agent.common_name();
-            let (token, until) = authority.make_token(&common_name, valid).await?;
+            let deed = deed("ca token", format!("a one-time token for {common_name}"));
+            let (token, until) = authority.make_token(&common_name, valid, &deed).await?;
             token_file(&common_name, until, &token, &authority.fingerprint())
         }
         Word::Server { names, files } => {
             let name = names.first().cloned().unwrap_or_default();
-            issue(authority, &name, IdentityRole::Server, &names, files).await?
+            let deed = deed("ca server", format!("a certificate for {}", names.join(", ")));
+            issue(authority, &name, (IdentityRole::Server, &names), files, &deed).await?
         }
-        Word::Hub { name, files } => issue(authority, &name, IdentityRole::Hub, &[], files).await?,
+        Word::Hub { name, files } => {
+            let deed = deed("ca hub", format!("a certificate for {name}"));
+            issue(authority, &name, (IdentityRole::Hub, &[]), files, &deed).await?
+        }
         Word::List => list(&authority.ledger().identities().await?),
         Word::Revoke { agent, reason } => {
             let common_name = agent.common_name();
-            authority.ledger().revoke(&common_name, &reason).await?;
+            let deed = deed("ca revoke", format!("{common_name}: {reason}"));
+            authority.ledger().revoke(&common_name, &reason, &deed).await?;
             format!(
                 "{common_name} is kept out; running hubs take nothing from it within a second.\n{}",
                 broker_word(authority)
@@ -181,13 +191,13 @@ fn token_file(common_name: &str, until: WallTime, token: &str, fingerprint: &str
 async fn issue(
     authority: &Authority,
     name: &str,
-    role: IdentityRole,
-    names: &[String],
+    (role, names): (IdentityRole, &[String]),
     files: Files,
+    deed: &Deed,
 ) -> Result<String, ExitError> {
     let Files { cert_file, key_file, valid } = files;
     let files = Identity { cert_file, key_file };
-    let issued = authority.issue(name, role, names, valid, &files).await?;
+    let issued = authority.issue(name, role, names, valid, &files, deed).await?;
     Ok(format!("{name}: {} until {}\n", files.cert_file.display(), issued.not_after.to_rfc3339()))
 }
 

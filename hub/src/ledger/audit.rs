@@ -1,4 +1,4 @@
-//! Who changed what by hand: people over the API or the command line, never what agents send.
+//! Who changed what by hand: people over the API or the command line, and boxes that get certificates; never what agents send.
 //!
 //! Invariant: an entry is written in the transaction of the change that it tells of, so that there is neither without the other; a write that
 //! was refused has an entry of its own. Entries are only added: no statement of the hub changes one or takes one away (a test looks).
@@ -27,7 +27,7 @@ const TEXT_CHARS_MAX: usize = 500;
 pub struct Deed {
     /// The name beside the token; of the command line, the person that it names.
     pub who: String,
-    /// `read`, `support` or `admin`; `local` where no tokens are asked for, `cli` for the command line.
+    /// `read`, `support` or `admin`; `local` where no tokens are asked for, `cli` for the command line, `box` for a box that gets its certificate.
     pub role: &'static str,
     /// The address that it came from; `None` for the command line.
     pub peer: Option<String>,
@@ -92,8 +92,8 @@ impl SqlLedger {
         Ok(found)
     }
 
-    /// Notes what was refused.
-    pub(super) async fn note_refused(&self, deed: &Deed, outcome: &str) -> Result<(), LedgerError> {
+    /// Notes what was refused, or what is done in many transactions.
+    pub(crate) async fn note_refused(&self, deed: &Deed, outcome: &str) -> Result<(), LedgerError> {
         let mut tx = self.database.begin(Role::Desk).await?;
         note(&mut *tx, deed, outcome).await?;
         let settled = self.watch.settle(&mut *tx, Role::Desk).await?;

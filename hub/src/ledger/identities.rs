@@ -9,7 +9,7 @@
 use counterfoil_proto::time::WallTime;
 
 use super::sql::{self, Value};
-use super::{LedgerError, SqlLedger};
+use super::{Deed, LedgerError, SqlLedger, audit};
 use crate::env;
 
 const FORGET: &str = "DELETE FROM enrolments WHERE valid_until < $1";
@@ -113,12 +113,19 @@ pub struct IdentityView {
 
 impl SqlLedger {
     /// Keeps a token's hash; forgets those that ran out long ago.
-    pub async fn make_enrolment(&self, token: [u8; 32], common_name: &str, until: WallTime) -> Result<(), LedgerError> {
+    pub async fn make_enrolment(
+        &self,
+        token: [u8; 32],
+        common_name: &str,
+        until: WallTime,
+        deed: &Deed,
+    ) -> Result<(), LedgerError> {
         const KEPT_MS: i64 = 30 * 86_400_000;
         let now = env::wall().0;
         let mut tx = self.database.begin(sql::Role::Desk).await?;
         tx.execute_many(FORGET, vec![vec![now.saturating_sub(KEPT_MS).into()]]).await?;
         tx.execute_many(MAKE, vec![vec![token.into(), common_name.into(), now.into(), until.0.into()]]).await?;
+        audit::note(&mut *tx, deed, "done").await?;
         tx.commit().await
     }
 
@@ -145,6 +152,7 @@ impl SqlLedger {
         &self,
         issued: &Issued,
         enrolment: Option<([u8; 32], Vec<u8>)>,
+        deed: &Deed,
     ) -> Result<bool, LedgerError> {
         let mut tx = self.database.begin(sql::Role::Desk).await?;
         if let Some((token, public_key)) = enrolment {
@@ -172,17 +180,19 @@ impl SqlLedger {
             issued.not_after.0.into(),
         ];
         tx.execute_many(NOTE, vec![row]).await?;
+        audit::note(&mut *tx, deed, "done").await?;
         tx.commit().await?;
         Ok(true)
     }
 
     /// Revokes all that a name has, and bars it. Tokens that were made for it are void.
-    pub async fn revoke(&self, common_name: &str, reason: &str) -> Result<(), LedgerError> {
+    pub async fn revoke(&self, common_name: &str, reason: &str, deed: &Deed) -> Result<(), LedgerError> {
         let now = env::wall().0;
         let mut tx = self.database.begin(sql::Role::Desk).await?;
         tx.execute_many(BAR, vec![vec![common_name.into(), now.into(), reason.into()]]).await?;
         tx.execute_many(REVOKE, vec![vec![common_name.into(), now.into()]]).await?;
         tx.execute_many(DROP_TOKENS, vec![vec![common_name.into()]]).await?;
+        audit::note(&mut *tx, deed, "done").await?;
         tx.commit().await
     }
 
