@@ -28,7 +28,7 @@ Names, types, labels and meanings are stable: one that changed gets a new name, 
 list is made of the tables in `agent/src/ingress/metrics/families.rs` and `hub/src/api/metrics/families.rs`; a test compares, and another holds it
 against what running programs serve.
 
-Cardinality: an agent has some 150 series, whatever tills send; the hub has some 100, about 20 for each store (20,000 for a thousand stores), and one
+Cardinality: an agent has 80 to 150 series, whatever tills send; the hub has some 100, 15 to 20 for each store (20,000 for a thousand stores), and one
 for each code of an exception and owner of a route.
 
 `counterfoil.rules.yml` has the alerts, `tests/` their cases, `prometheus.yml` a sample of a scrape configuration, `../grafana/` the dashboards.

@@ -151,7 +151,7 @@ async fn whoever_is_revoked_stays_out_until_a_newer_token_lets_the_name_in() {
         let shown: Vec<_> =
             identities.iter().map(|identity| (identity.common_name.as_str(), identity.certificates)).collect();
         assert_eq!(shown, [("0042.box1", 3), ("hub1", 1)]);
-        let trail = crate::ledger::Ledger::audit(ledger, None, 100).await.unwrap();
+        let trail = crate::ledger::Ledger::audit(&**ledger, None, 100).await.unwrap();
         let trail: Vec<_> = trail.iter().rev().map(|entry| (entry.who.as_str(), entry.role.as_str())).collect();
         let (person, own) = (("Ann", "cli"), ("0042.box1", "box"));
         assert_eq!(trail, [person, own, person, person, person, person, own, own], "each that changed something");
