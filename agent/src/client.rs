@@ -130,27 +130,6 @@ impl Client {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(u16, Bytes), String> {
-        let port = self.base.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
-        let stream = TcpStream::connect((host_of(&self.base), port)).await.map_err(|error| words(&error))?;
-        match &self.tls {
-            None => self.exchange_over(stream, method, path, body).await,
-            Some(Encryption { connector, name }) => {
-                let stream = connector.connect(name.clone(), stream).await.map_err(|error| words(&error))?;
-                self.exchange_over(stream, method, path, body).await
-            }
-        }
-    }
-
-    async fn exchange_over(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        method: Method,
-        path: &str,
-        body: Bytes,
-    ) -> Result<(u16, Bytes), String> {
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| words(&error))?;
-        let connection = tokio::spawn(connection);
         let mut request = Request::builder().method(method).uri(path).header(HOST, &self.authority);
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
@@ -159,17 +138,37 @@ impl Client {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
         let request = request.body(Full::new(body)).map_err(|error| words(&error))?;
-        let answer = sender.send_request(request).await.map_err(|error| words(&error))?;
-        let status = answer.status().as_u16();
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(|error| words(&*error))?.to_bytes();
-        connection.abort();
-        Ok((status, body))
+        let port = self.base.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
+        let stream = TcpStream::connect((host_of(&self.base), port)).await.map_err(|error| words(&error))?;
+        match &self.tls {
+            None => exchange_over(stream, request, ANSWER_BYTES_MAX).await,
+            Some(Encryption { connector, name }) => {
+                let stream = connector.connect(name.clone(), stream).await.map_err(|error| words(&error))?;
+                exchange_over(stream, request, ANSWER_BYTES_MAX).await
+            }
+        }
     }
 }
 
+/// One request over a connection that is there: the answer's status, and its body of at most so many bytes.
+pub(crate) async fn exchange_over(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+    bytes_max: usize,
+) -> Result<(u16, Bytes), String> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| words(&error))?;
+    let connection = tokio::spawn(connection);
+    let answer = sender.send_request(request).await.map_err(|error| words(&error))?;
+    let status = answer.status().as_u16();
+    let body = Limited::new(answer.into_body(), bytes_max).collect().await;
+    let body = body.map_err(|error| error.to_string())?.to_bytes();
+    connection.abort();
+    Ok((status, body))
+}
+
 fn words(error: &dyn std::error::Error) -> String {
-    error.to_string()
+    crate::error::chain(error)
 }
 
 fn host_of(base: &Uri) -> &str {

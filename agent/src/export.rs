@@ -14,7 +14,7 @@ use counterfoil_proto::codec::{self, CodecError};
 use counterfoil_proto::id::{LaneKey, PublicKey, RecordKey, Seq, SeqRange, SessionId, Source};
 use counterfoil_proto::limits::{BATCH_BYTES_TARGET, BATCH_RECORDS_MAX};
 use counterfoil_proto::message::{EpochHeads, Gone, GoneReason, LaneHead, Parent};
-use counterfoil_proto::parcel::{self, Entry, HEAD_BYTES, Label, ParcelError, Reader, Statement, Writer};
+use counterfoil_proto::parcel::{self, Entry, HEAD_BYTES, Label, ParcelError, Reader, Statement, Stop, Writer};
 use counterfoil_proto::time::WallTime;
 
 use crate::device::DeviceKey;
@@ -200,15 +200,13 @@ impl<'a> Parcel<'a> {
         let mut input = io::BufReader::with_capacity(1 << 20, &self.file);
         let mut more = |count: usize| {
             let mut bytes = Vec::with_capacity(count);
-            input.by_ref().take(count as u64).read_to_end(&mut bytes).map_err(Stop::Read)?;
-            Ok(bytes)
+            input.by_ref().take(count as u64).read_to_end(&mut bytes)?;
+            Ok::<_, io::Error>(bytes)
         };
-        let head = match more(HEAD_BYTES) {
-            Ok(head) if head.len() < HEAD_BYTES && parcel::head().starts_with(&head) => return Ok(()),
-            Ok(head) => head,
-            Err(Stop::Read(error)) => return Err(of_file(error)),
-            Err(Stop::Entry(error)) => return Err(ExportError::Parcel(self.path.to_owned(), error)),
-        };
+        let head = more(HEAD_BYTES).map_err(of_file)?;
+        if head.len() < HEAD_BYTES && parcel::head().starts_with(&head) {
+            return Ok(());
+        }
         let mut reader = Reader::begin(&head).map_err(|error| ExportError::Parcel(self.path.to_owned(), error))?;
         let mut at = HEAD_BYTES as u64;
         loop {
@@ -342,18 +340,6 @@ impl<'a> Parcel<'a> {
         // Its name as well.
         let directory = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
-    }
-}
-
-/// Why taking up ended.
-enum Stop {
-    Read(io::Error),
-    Entry(ParcelError),
-}
-
-impl From<ParcelError> for Stop {
-    fn from(error: ParcelError) -> Self {
-        Self::Entry(error)
     }
 }
 

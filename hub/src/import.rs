@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use counterfoil_proto::codec;
 use counterfoil_proto::id::PublicKey;
 use counterfoil_proto::message::Mark;
-use counterfoil_proto::parcel::{Entry, HEAD_BYTES, Label, ParcelError, Reader};
+use counterfoil_proto::parcel::{Entry, HEAD_BYTES, Label, ParcelError, Reader, Stop};
 use counterfoil_proto::time::WallTime;
 
 use crate::error::ExitError;
@@ -97,18 +97,6 @@ impl fmt::Display for Imported {
     }
 }
 
-/// Why reading ended.
-enum Stop {
-    Read(io::Error),
-    Entry(ParcelError),
-}
-
-impl From<ParcelError> for Stop {
-    fn from(error: ParcelError) -> Self {
-        Self::Entry(error)
-    }
-}
-
 /// A parcel's file, entry by entry.
 struct Input {
     wanted: Wanted,
@@ -135,8 +123,8 @@ impl Input {
         let file = &mut self.file;
         let next = self.reader.next(|count| {
             let mut bytes = Vec::with_capacity(count);
-            file.by_ref().take(count as u64).read_to_end(&mut bytes).map_err(Stop::Read)?;
-            Ok(bytes)
+            file.by_ref().take(count as u64).read_to_end(&mut bytes)?;
+            Ok::<_, io::Error>(bytes)
         });
         match next {
             Ok(next) => Ok(Ok(next.map(|(entry, bytes)| {

@@ -253,8 +253,8 @@ pub trait Ledger: Debug + Send + Sync {
         by_and_why: (&'a str, &'a str),
         deed: &'a Deed,
     ) -> Work<'a, Option<ExceptionView>>;
-    /// Notes in the trail what was refused, and why.
-    fn note_refused<'a>(&'a self, deed: &'a Deed, outcome: &'a str) -> Work<'a, ()>;
+    /// Notes in the trail what no single transaction did: what was refused, and why, or what is done in many.
+    fn note_alone<'a>(&'a self, deed: &'a Deed, outcome: &'a str) -> Work<'a, ()>;
     /// The trail before an entry's number, the newest first.
     fn audit(&self, before: Option<u64>, limit: usize) -> Work<'_, Vec<AuditView>>;
     /// The applied stock snapshots of a store.

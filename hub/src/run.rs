@@ -206,13 +206,13 @@ pub(crate) async fn import(
     let ledger = open(&config.ledger).await?;
     // In many transactions, so that there are two entries: that it began, whatever came of it, and what did.
     let deed = on_command_line(by, "import", wanted.file.display().to_string());
-    ledger.note_refused(&deed, "begun").await?;
+    ledger.note_alone(&deed, "begun").await?;
     let imported = import::import(&ledger, wanted, on_progress).await;
     let outcome = match &imported {
         Ok(imported) => imported.to_string(),
         Err(error) => format!("refused: {error}"),
     };
-    ledger.note_refused(&deed, &outcome).await?;
+    ledger.note_alone(&deed, &outcome).await?;
     imported
 }
 

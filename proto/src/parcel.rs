@@ -105,6 +105,15 @@ pub enum ParcelError {
     TooLarge,
 }
 
+/// Why reading on ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop<E> {
+    /// The file cannot be read.
+    Read(E),
+    /// What was read is no entry.
+    Entry(ParcelError),
+}
+
 /// Follows the signatures of a parcel's entries, one after the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Line(Digest);
@@ -197,18 +206,18 @@ impl Reader {
 
     /// The next entry and how many bytes it takes, or `None` where the file ends whole. `more` gives so many further bytes of it, fewer only where it
     /// ends.
-    pub fn next<E: From<ParcelError>>(
+    pub fn next<E>(
         &mut self,
         mut more: impl FnMut(usize) -> Result<Vec<u8>, E>,
-    ) -> Result<Option<(Entry, usize)>, E> {
-        let mut bytes = more(8)?;
+    ) -> Result<Option<(Entry, usize)>, Stop<E>> {
+        let mut bytes = more(8).map_err(Stop::Read)?;
         if bytes.is_empty() {
             return Ok(None);
         }
         let length = bytes.first_chunk().map_or(0, |length| u32::from_le_bytes(*length));
         let rest = usize::try_from(length).ok().filter(|length| *length <= PUBLISH_BYTES_MAX).unwrap_or(0);
-        bytes.extend(more(rest.saturating_add(SIGNATURE_BYTES))?);
-        self.entry(&bytes).map(Some).map_err(E::from)
+        bytes.extend(more(rest.saturating_add(SIGNATURE_BYTES)).map_err(Stop::Read)?);
+        self.entry(&bytes).map(Some).map_err(Stop::Entry)
     }
 
     fn judge(&self, kind: u8, body: &[u8], signature: &[u8]) -> Result<Entry, ParcelError> {
@@ -289,7 +298,7 @@ mod tests {
         let mut reader = Reader::begin(&head()).unwrap();
         let (mut entries, mut rest) = (vec![], bytes);
         loop {
-            let next = reader.next::<ParcelError>(|count| {
+            let next = reader.next::<()>(|count| {
                 let (piece, after) = rest.split_at(count.min(rest.len()));
                 rest = after;
                 Ok(piece.to_vec())
@@ -297,7 +306,8 @@ mod tests {
             match next {
                 Ok(Some((entry, _))) => entries.push(entry),
                 Ok(None) => return (entries, None),
-                Err(error) => return (entries, Some(error)),
+                Err(Stop::Entry(error)) => return (entries, Some(error)),
+                Err(Stop::Read(())) => unreachable!("memory is read"),
             }
         }
     }

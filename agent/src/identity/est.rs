@@ -10,15 +10,16 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use counterfoil_config::certificate::{self, CertificateError};
 use counterfoil_config::tls;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request};
-use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+use crate::client::exchange_over;
 
 /// How long an exchange may take, from connecting on.
 const ANSWER_WITHIN: Duration = Duration::from_mins(1);
@@ -164,13 +165,6 @@ impl Server {
         body: Bytes,
     ) -> Result<(u16, Bytes), String> {
         let words = |error: &dyn std::error::Error| crate::error::chain(error);
-        let host = self.host.trim_matches(['[', ']']).to_owned();
-        let stream = TcpStream::connect((host.as_str(), self.port)).await.map_err(|error| words(&error))?;
-        let name = ServerName::try_from(host).map_err(|error| words(&error))?;
-        let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await.map_err(|error| words(&error))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| words(&error))?;
-        let connection = tokio::spawn(connection);
         let mut request = Request::builder().method(method).uri(path).header(HOST, self.authority());
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/pkcs10").header("content-transfer-encoding", "base64");
@@ -179,12 +173,11 @@ impl Server {
             request = request.header(AUTHORIZATION, authorization);
         }
         let request = request.body(Full::new(body)).map_err(|error| words(&error))?;
-        let answer = sender.send_request(request).await.map_err(|error| words(&error))?;
-        let status = answer.status().as_u16();
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(|error| words(&*error))?.to_bytes();
-        connection.abort();
-        Ok((status, body))
+        let host = self.host.trim_matches(['[', ']']).to_owned();
+        let stream = TcpStream::connect((host.as_str(), self.port)).await.map_err(|error| words(&error))?;
+        let name = ServerName::try_from(host).map_err(|error| words(&error))?;
+        let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await.map_err(|error| words(&error))?;
+        exchange_over(stream, request, ANSWER_BYTES_MAX).await
     }
 }
 

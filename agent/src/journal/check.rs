@@ -40,8 +40,6 @@ pub struct Met<'a> {
     pub position: Position,
     /// Its stored bytes.
     pub stored: &'a [u8],
-    /// Up to here the hub has its lane, as far as this box noted.
-    pub at_hub: Seq,
     heads: &'a Table,
 }
 
@@ -300,9 +298,8 @@ impl Check<'_> {
             let what = format!("record {} follows {} of its lane", name.correlation_id(), known.last);
             self.find(number, item.offset, what);
         }
-        let at_hub = self.at_hub(key);
         let position = Position::new(number, item.offset);
-        let met = Met { key: name, position, stored, at_hub, heads: &self.heads };
+        let met = Met { key: name, position, stored, heads: &self.heads };
         for finding in on_record(&met) {
             self.add(finding);
         }

@@ -134,7 +134,7 @@ async fn admit(State(sources): State<Arc<Sources>>, mut request: Request, next: 
         }
         Err(Refusal { problem, deed }) => {
             if let Some(deed) = deed
-                && let Err(error) = sources.ledger.note_refused(&deed, "refused: role").await
+                && let Err(error) = sources.ledger.note_alone(&deed, "refused: role").await
             {
                 tracing::warn!(%error, "A refused write could not be noted");
             }

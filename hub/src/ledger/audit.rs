@@ -93,7 +93,7 @@ impl SqlLedger {
     }
 
     /// Notes what was refused, or what is done in many transactions.
-    pub(crate) async fn note_refused(&self, deed: &Deed, outcome: &str) -> Result<(), LedgerError> {
+    pub(crate) async fn note_alone(&self, deed: &Deed, outcome: &str) -> Result<(), LedgerError> {
         let mut tx = self.database.begin(Role::Desk).await?;
         note(&mut *tx, deed, outcome).await?;
         let settled = self.watch.settle(&mut *tx, Role::Desk).await?;

@@ -283,7 +283,7 @@ impl SqlLedger {
     /// Raises `safe` to what a restored copy holds, on the word of a person.
     pub async fn verified(&self, copy: &[LaneCopy], deed: &Deed) -> Result<u64, LedgerError> {
         if copy.is_empty() {
-            self.note_refused(deed, "done: nothing is in it").await?;
+            self.note_alone(deed, "done: nothing is in it").await?;
         }
         self.raise_to(copy, Some(deed)).await
     }
@@ -476,8 +476,8 @@ impl Ledger for SqlLedger {
     ) -> Work<'a, Option<ExceptionView>> {
         Box::pin(self.set_exception(id, change, by_and_why, deed))
     }
-    fn note_refused<'a>(&'a self, deed: &'a Deed, outcome: &'a str) -> Work<'a, ()> {
-        Box::pin(Self::note_refused(self, deed, outcome))
+    fn note_alone<'a>(&'a self, deed: &'a Deed, outcome: &'a str) -> Work<'a, ()> {
+        Box::pin(Self::note_alone(self, deed, outcome))
     }
     fn audit(&self, before: Option<u64>, limit: usize) -> Work<'_, Vec<AuditView>> {
         Box::pin(self.view_audit(before, limit))

@@ -108,7 +108,7 @@ pub fn batch(bytes: &[u8]) {
     let more = |count: usize| {
         let (piece, after) = rest.split_at(count.min(rest.len()));
         rest = after;
-        Ok::<_, parcel::ParcelError>(piece.to_vec())
+        Ok::<_, ()>(piece.to_vec())
     };
     if let Ok(Some((entry, taken))) = reader.next(more) {
         assert!(taken <= bytes.len() && matches!(entry, parcel::Entry::Label(_)));

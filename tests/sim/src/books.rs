@@ -231,8 +231,8 @@ impl<L: Ledger> Ledger for Witnessed<L> {
     ) -> Work<'a, Option<ExceptionView>> {
         self.ledger.change_exception(id, change, by_and_why, deed)
     }
-    fn note_refused<'a>(&'a self, deed: &'a Deed, outcome: &'a str) -> Work<'a, ()> {
-        self.ledger.note_refused(deed, outcome)
+    fn note_alone<'a>(&'a self, deed: &'a Deed, outcome: &'a str) -> Work<'a, ()> {
+        self.ledger.note_alone(deed, outcome)
     }
     fn audit(&self, before: Option<u64>, limit: usize) -> Work<'_, Vec<AuditView>> {
         self.ledger.audit(before, limit)

@@ -26,7 +26,7 @@ async fn a_change_and_its_entry_are_one_and_what_is_refused_has_one_too() {
         assert_eq!((changed.state.as_str(), changed.changed_by.as_deref()), ("resolved", Some("Ann")));
         let unknown = ledger.change_exception("ex-none", resolve, ("Ann", "seen"), &deed("desk", "second")).await;
         assert!(unknown.unwrap().is_none());
-        ledger.note_refused(&deed("reader", &"long ".repeat(1_000)), "refused: role").await.unwrap();
+        ledger.note_alone(&deed("reader", &"long ".repeat(1_000)), "refused: role").await.unwrap();
 
         let entries = ledger.audit(None, 10).await.unwrap();
         let told: Vec<_> = entries.iter().map(|entry| (entry.who.as_str(), entry.outcome.as_str())).collect();
