@@ -1,10 +1,10 @@
 //! The tills' side: listens, bounds connections, speaks HTTP/1.1, and drains at a stop.
 //!
-//! A connection is taken by `open` (its peer's share) and `peers` (its peer's budget), with TLS where there are files for it. A request goes
+//! A connection is taken by `open` (its peer's share) and `peers` (its peer's budget; `shutout` where it does not mind), with TLS where there are files. A request goes
 //! `connection` (time limits) -> `gate` (host, token or certificate, budget, role) -> `route` -> `submit` or `query` -> the agent -> `reply`.
 //!
 //! Invariants: connections, heads, bodies and waiting requests are bounded, and whoever meets a bound learns it by status code or
-//! by a closed connection, never by silence; a thousand sockets that do nothing and a peer that asks without end do not keep an honest till
+//! by a closed connection, and by silence only where it goes on regardless; a thousand sockets that do nothing and a peer that asks without end do not keep an honest till
 //! out, because the idle and the slow make room and each peer pays from its own budget; a success is told only after the agent told it.
 //! The Unix socket is plain and has no budget: its permissions say who may. What documents mean is deliberately not known here.
 
@@ -50,6 +50,7 @@ pub mod peers;
 pub mod query;
 pub mod reply;
 pub mod route;
+mod shutout;
 pub mod submit;
 
 use connection::{IdleAfter, Patience, Patient, Phase, PhaseCell, Socket};
@@ -58,6 +59,7 @@ use open::Open;
 use peers::{PLAIN_CONNECTION_COST, Payer, Peers, TLS_CONNECTION_COST};
 use reply::Unanswered;
 use route::Api;
+use shutout::Shutout;
 
 /// Headers of one request; tills send about ten.
 const HEADERS_MAX: usize = 64;
@@ -190,6 +192,7 @@ impl Ingress {
         let (stopping, stopped) = watch::channel(false);
         let mut open = Open::new(stopped);
         let mut turned_away = JoinSet::new();
+        let mut shutout = Shutout::default();
         let mut sweep = tokio::time::interval(self.patience.sweep_every());
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -198,9 +201,14 @@ impl Ingress {
                 Some(ended) = open.tasks.join_next_with_id() => open.forget(ended.map_or_else(|error| error.id(), |(id, ())| id)),
                 Some(_) = turned_away.join_next() => {}
                 _ = sweep.tick(), if open.len() > 0 => open.cut_overdue(&self.patience),
+                () = at(open.start, shutout.release_at_ms()) => {
+                    if shutout.release(open.now_ms()) {
+                        self.shut_out(&shutout);
+                    }
+                }
                 accepted = self.accept() => match accepted {
                     Ok(accepted) => {
-                        self.take(&mut open, &mut turned_away, accepted);
+                        self.take(&mut open, &mut turned_away, &mut shutout, accepted);
                         self.counters.connections(open.len());
                         // However many wait: requests have their turn after each.
                         tokio::task::yield_now().await;
@@ -233,6 +241,12 @@ impl Ingress {
         }
     }
 
+    fn shut_out(&self, shutout: &Shutout) {
+        if let Err(error) = shutout.apply(self.tcp.get_ref()) {
+            tracing::warn!(%error, "the kernel does not take the filter; connections that are too many are refused one by one");
+        }
+    }
+
     async fn accept(&self) -> io::Result<Accepted> {
         let unix = async {
             match &self.unix {
@@ -258,7 +272,7 @@ impl Ingress {
     }
 
     /// Takes a connection; where there is no room, gives up another one, or turns this one away.
-    fn take(&self, open: &mut Open, turned_away: &mut JoinSet<()>, accepted: Accepted) {
+    fn take(&self, open: &mut Open, turned_away: &mut JoinSet<()>, shutout: &mut Shutout, accepted: Accepted) {
         let remote = match &accepted {
             Accepted::Tcp(_, remote) => Some(*remote),
             Accepted::Unix(_) => None,
@@ -282,6 +296,11 @@ impl Ingress {
                 self.counters.connection_refused();
                 if exhausted.is_news {
                     tracing::warn!(peer = %payer, "a peer opens too many connections; what is too much is refused");
+                }
+                if let Some(length) = remote.and_then(|remote| shutout.refused(remote, phase.now_ms())) {
+                    self.counters.shut_out();
+                    tracing::warn!(peer = %payer, ?length, "a peer goes on opening connections; for a while what it opens is not heard");
+                    self.shut_out(shutout);
                 }
                 return turn_away(accepted, TOO_MANY);
             }
@@ -335,6 +354,14 @@ impl Ingress {
 )]
 fn watched(listener: std::net::TcpListener) -> io::Result<AsyncFd<std::net::TcpListener>> {
     AsyncFd::new(listener)
+}
+
+/// Until then, counted from `start`; for ever where there is nothing to wait for.
+async fn at(start: Instant, ms: Option<u64>) {
+    match ms {
+        Some(ms) => tokio::time::sleep_until(start + Duration::from_millis(ms)).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// A connection that was accepted.

@@ -33,6 +33,7 @@ pub struct Counters {
     given_up: AtomicU64,
     turned_away: AtomicU64,
     connections_refused: AtomicU64,
+    shut_out: AtomicU64,
     unencrypted: AtomicU64,
 }
 
@@ -45,6 +46,7 @@ impl Default for Counters {
             given_up: AtomicU64::new(0),
             turned_away: AtomicU64::new(0),
             connections_refused: AtomicU64::new(0),
+            shut_out: AtomicU64::new(0),
             unencrypted: AtomicU64::new(0),
         }
     }
@@ -81,6 +83,11 @@ impl Counters {
     /// Counts a connection of a peer that opened too many of them.
     pub fn connection_refused(&self) {
         self.connections_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a peer that is shut out.
+    pub fn shut_out(&self) {
+        self.shut_out.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a connection on which TLS was not agreed on.
@@ -219,6 +226,7 @@ fn ingress(text: &mut Exposition, counters: &Counters) {
     text.value(&f::HTTP_GIVEN_UP, read(&counters.given_up));
     text.value(&f::HTTP_TURNED_AWAY, read(&counters.turned_away));
     text.value(&f::HTTP_CONNECTIONS_REFUSED, read(&counters.connections_refused));
+    text.value(&f::HTTP_SHUT_OUT, read(&counters.shut_out));
     text.value(&f::HTTP_HANDSHAKES_FAILED, read(&counters.unencrypted));
     let statuses = STATUSES.map(|status| status.to_string());
     let answered = counters.answered.iter().enumerate().flat_map(|(index, of_route)| {

@@ -37,6 +37,11 @@ impl Open {
         Self { start: Instant::now(), tasks: JoinSet::new(), stopped, by_task: Vec::new() }
     }
 
+    /// Milliseconds since `start`.
+    pub(super) fn now_ms(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.by_task.len()
     }

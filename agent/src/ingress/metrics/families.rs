@@ -50,6 +50,7 @@ counterfoil_telemetry::families! {
     HTTP_GIVEN_UP: Counter "counterfoil_http_connections_given_up_total" [] "Idle or slow connections that had to make room.";
     HTTP_TURNED_AWAY: Counter "counterfoil_http_connections_turned_away_total" [] "Connections for which there was no room.";
     HTTP_CONNECTIONS_REFUSED: Counter "counterfoil_http_connections_refused_total" [] "Connections of peers that opened too many of them in a short time.";
+    HTTP_SHUT_OUT: Counter "counterfoil_http_peers_shut_out_total" [] "Times that a peer which went on opening connections was not heard for a while.";
     HTTP_HANDSHAKES_FAILED: Counter "counterfoil_http_handshakes_failed_total" [] "Connections on which TLS was not agreed on.";
     HTTP_RESPONSES: Counter "counterfoil_http_responses_total" ["route", "status"] "Answers by call and status.";
     HTTP_REFUSED: Counter "counterfoil_http_requests_refused_total" ["problem"] "Requests that were answered with a problem, by its name.";

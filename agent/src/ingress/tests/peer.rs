@@ -160,3 +160,31 @@ async fn no_number_of_peers_closes_the_connection_of_a_till_that_sold_before() {
     }
     assert!(served.metric("counterfoil_http_connections").await <= 32);
 }
+
+#[tokio::test]
+async fn who_goes_on_opening_is_not_heard_for_a_while_and_gets_in_by_itself_after_it() {
+    let served = serve_with_owner(few(3, 10)).await;
+    let mut taken = Vec::new();
+    // Over loopback a connection is made at once; one that waits behind another peer's was dropped.
+    let waiting = 'shut: {
+        for number in 2..=250 {
+            let mut waiting = Box::pin(connect_from(&served, elsewhere(1)));
+            tokio::select! {
+                biased;
+                socket = &mut waiting => taken.push(socket),
+                other = async {
+                    let (one, other) = (elsewhere(number), IpAddr::from([127, 0, 2, number]));
+                    (connect_from(&served, one).await, connect_from(&served, other).await)
+                } => {
+                    drop(other);
+                    break 'shut waiting;
+                }
+            }
+        }
+        panic!("never shut out");
+    };
+    assert!(taken.len() > 40, "{}: a budget, and refusals that are borne", taken.len());
+    assert_eq!(served.metric("counterfoil_http_peers_shut_out_total").await, 1);
+    let mut waiting = timeout(AT_MOST, waiting).await.expect("its kernel tried again");
+    assert_eq!(ask(&mut waiting, "/v1/exceptions", "").await.status, 200);
+}
