@@ -145,7 +145,8 @@ impl Peers {
     /// Takes for bytes of bodies that came, also where that leaves a debt.
     pub fn take_bytes(&self, peer: &Payer, bytes: usize, now_ms: u64) {
         let allowance = self.allowance;
-        let milli = i64::try_from(bytes.saturating_mul(1_000) / BYTES_PER_REQUEST).unwrap_or(i64::MAX);
+        // Not in `usize`, in which a thousand times the bytes does not fit on a box of 32 bits.
+        let milli = i64::try_from(bytes as u128 * 1_000 / BYTES_PER_REQUEST as u128).unwrap_or(i64::MAX);
         self.with(peer, now_ms, |budget| {
             budget.left_milli = budget.left_milli.saturating_sub(milli).max(-allowance.debt_milli_max());
         });

@@ -280,7 +280,7 @@ fn a_box_that_restarts_over_and_over_folds_nothing_twice() {
     let mut dirty = crate::state::dirty::Dirty::none();
     let key = |number: usize| {
         let mut epoch = [0; 16];
-        epoch[..8].copy_from_slice(&number.to_le_bytes());
+        epoch[..8].copy_from_slice(&u64::try_from(number).unwrap().to_le_bytes());
         RecordKey { epoch: Epoch(epoch), lane: Lane::Trade, seq: Seq(1) }
     };
     for number in 0..=EPOCHS_MAX {
