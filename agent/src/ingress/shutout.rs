@@ -94,8 +94,8 @@ impl Shutout {
     /// Has the kernel do on the listening socket what is decided here.
     pub(super) fn apply(&self, listener: &impl AsFd) -> io::Result<()> {
         let shut: Vec<IpAddr> = self.watched.iter().filter(|one| one.is_shut).map(|one| one.address).collect();
-        let socket = SockRef::from(listener);
-        if shut.is_empty() { socket.detach_filter() } else { socket.attach_filter(&dropping(&shut)) }
+        // Also where that is nobody: not everything that runs programs of Linux can take a filter away.
+        SockRef::from(listener).attach_filter(&dropping(&shut))
     }
 }
 
