@@ -192,6 +192,46 @@ async fn a_box_is_installed_killed_frozen_upgraded_and_removed_and_loses_nothing
     assert!(report.agrees() && told.len() > 300, "{} receipts\n{}", told.len(), report.text());
 }
 
+/// What is not installed by packages: the tarball, twice, on a system without systemd and on one with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tarball_is_installed_and_again_over_what_runs_and_what_a_person_wrote() {
+    let shop = Shop::new().await;
+    let machine = &shop.machine;
+    package::tarball(machine.directory(), &machine.path("/var/tmp/counterfoil.tar.gz"));
+    machine.must("tar --extract --gzip --file /var/tmp/counterfoil.tar.gz --directory /opt");
+    let refused = machine.run("setpriv --reuid=nobody /opt/counterfoil/install");
+    assert_eq!(refused.status.code(), Some(77), "{refused:?}");
+
+    // The program that is there runs, and nobody else is needed.
+    let said = machine.must("unshare --mount sh -c 'mount -t tmpfs none /run && /opt/counterfoil/install'");
+    assert!(said.contains("as user counterfoil, under whatever keeps services running here"), "{said}");
+    let made =
+        "stat --format='%a %U %G' /var/lib/counterfoil /var/lib/counterfoil/identity /etc/counterfoil/credentials";
+    let owners = "700 counterfoil counterfoil\n700 counterfoil counterfoil\n750 root counterfoil\n";
+    assert_eq!(machine.must(made), owners);
+    machine.must("getent group counterfoil-tills");
+
+    shop.configure();
+    let config = std::fs::read(machine.path(CONFIG)).expect("the configuration");
+    let said = machine.must("/opt/counterfoil/install");
+    assert!(said.contains("systemctl enable --now counterfoil"), "{said}");
+    machine.must("systemctl enable --now counterfoil");
+    let body = || sale("1", 1).body.into_bytes();
+    let first = shop.agent.post("/v1/transactions", "application/json", body()).await.expect("an answer");
+    assert_eq!(first.status, 201, "{}", first.text());
+
+    machine.must("echo older >/usr/share/doc/counterfoil/examples/agent.toml && /opt/counterfoil/install");
+    machine.must("systemctl restart counterfoil");
+    let again = shop.agent.post("/v1/transactions", "application/json", body()).await.expect("an answer");
+    assert_eq!(again.status, 200, "{}", again.text());
+    assert_eq!(std::fs::read(machine.path(CONFIG)).expect("the configuration"), config, "it is kept");
+    assert_eq!(
+        machine.must("diff --recursive /opt/counterfoil/usr/share/doc /usr/share/doc | grep -v '^Only in /usr'; true"),
+        ""
+    );
+    assert_eq!(machine.must(made), owners);
+}
+
 /// Nothing is started before somebody said which box this is; then it is ready when `systemctl` returns.
 fn installed(shop: &Shop) {
     let machine = &shop.machine;

@@ -72,6 +72,16 @@ pub(crate) fn build(program: &str, version: &str, directory: &Path) -> PathBuf {
     file
 }
 
+/// The tarball of the agent, whose directory is `counterfoil`, at `to`.
+pub(crate) fn tarball(directory: &Path, to: &Path) {
+    let file = build("counterfoil", "0.1.0-1", directory);
+    let made = directory.join("counterfoil.tar.gz");
+    let mut command = Command::new(workspace().join("systemd/tarball/make"));
+    let status = command.arg(&file).arg(&made).env("SOURCE_DATE_EPOCH", SOURCE_DATE_EPOCH).status();
+    assert!(status.is_ok_and(|status| status.success()), "the tarball cannot be made");
+    std::fs::copy(&made, to).expect("a copy into the box");
+}
+
 #[test]
 fn packages_are_as_debian_wants_them_and_the_same_bytes_each_time() {
     let directory = tempfile::tempdir().expect("a temporary directory");
