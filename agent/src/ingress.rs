@@ -241,6 +241,23 @@ impl Ingress {
         }
     }
 
+    /// Has a peer pay for a connection; where it cannot, and goes on, it is shut out.
+    fn pays(&self, payer: &Payer, cost: u32, now_ms: u64, shutout: &mut Shutout) -> bool {
+        let Err(exhausted) = self.peers.take(payer, cost, now_ms) else { return true };
+        self.counters.connection_refused();
+        if exhausted.is_news {
+            tracing::warn!(peer = %payer, "a peer opens too many connections; what is too much is refused");
+        }
+        if let Payer::Address(address) = payer
+            && let Some(length) = shutout.refused(*address, now_ms)
+        {
+            self.counters.shut_out();
+            tracing::warn!(peer = %payer, ?length, "a peer goes on opening connections; for a while what it opens is not heard");
+            self.shut_out(shutout);
+        }
+        false
+    }
+
     fn shut_out(&self, shutout: &Shutout) {
         if let Err(error) = shutout.apply(self.tcp.get_ref()) {
             tracing::warn!(%error, "the kernel does not take the filter; connections that are too many are refused one by one");
@@ -292,16 +309,7 @@ impl Ingress {
         };
         if let Some(payer) = &payer {
             let cost = if is_plain { PLAIN_CONNECTION_COST } else { TLS_CONNECTION_COST };
-            if let Err(exhausted) = self.peers.take(payer, cost, phase.now_ms()) {
-                self.counters.connection_refused();
-                if exhausted.is_news {
-                    tracing::warn!(peer = %payer, "a peer opens too many connections; what is too much is refused");
-                }
-                if let Some(length) = remote.and_then(|remote| shutout.refused(remote, phase.now_ms())) {
-                    self.counters.shut_out();
-                    tracing::warn!(peer = %payer, ?length, "a peer goes on opening connections; for a while what it opens is not heard");
-                    self.shut_out(shutout);
-                }
+            if !self.pays(payer, cost, phase.now_ms(), shutout) {
                 return turn_away(accepted, TOO_MANY);
             }
             if open.of(payer) >= self.peer_connections_max {
