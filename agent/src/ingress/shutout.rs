@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn of_ipv6_the_whole_address_counts_and_a_mapped_one_is_the_same_peer() {
         let Ok(listener) = TcpListener::bind("[::1]:0") else { return };
-        assert_eq!(connected(&listener, &["::1:0:0:1", "0:1::1", "1::1", "::2", "0.0.0.1"], ["::1"]), [true]);
+        assert_eq!(connected(&listener, &["::1:0:0:1", "0:1::1", "1::1", "::2", "0.0.0.0"], ["::1"]), [true]);
         assert_eq!(connected(&listener, &["::2", "::1"], ["::1"]), [false]);
         let both = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
         both.set_only_v6(false).unwrap();
@@ -288,6 +288,9 @@ mod tests {
         // Accepted under the filter, from another address, and opened before it.
         for mut socket in [before, begun(at("127.0.1.2"), to)] {
             let (mut accepted, _) = listener.accept().unwrap();
+            // Even under a filter that names its own peer, which it can inherit at the moment of a change.
+            shutout.apply(&accepted).unwrap();
+            accepted.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
             socket.write_all(b"sale").unwrap();
             let mut bytes = [0; 4];
             accepted.read_exact(&mut bytes).unwrap();
