@@ -111,7 +111,7 @@ impl Watched {
     }
 }
 
-/// Drops each SYN that comes from one of them. Names and numbers: linux/filter.h, linux/bpf_common.h; it begins at the header of TCP, and
+/// Drops each SYN that comes from one of them. Names and numbers: `linux/filter.h`, `linux/bpf_common.h`; it begins at the header of TCP, and
 /// that of IP is found by an offset of its own.
 fn dropping(addresses: &[IpAddr]) -> Vec<SockFilter> {
     const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
