@@ -27,6 +27,8 @@ pub(crate) struct Machine {
     leader: u32,
     nspawn: Process,
     directory: tempfile::TempDir,
+    /// One box at a time: `--keep-unit` has all of them in one control group, where the services of one would be another's.
+    _alone: File,
 }
 
 impl Machine {
@@ -36,6 +38,8 @@ impl Machine {
             rustix::process::geteuid().is_root(),
             "A box of its own needs root (mmdebstrap, systemd-nspawn): run this test as root"
         );
+        let alone = File::create(template_place().join("box.lock")).expect("a file beside the build");
+        flock(&alone, FlockOperation::LockExclusive).expect("locking a file of our own");
         let directory = tempfile::tempdir_in(template_place()).expect("a directory beside the build");
         let root = directory.path().join("root");
         run(Command::new("cp").args(["--archive", "--reflink=auto"]).arg(template()).arg(&root));
@@ -50,7 +54,7 @@ impl Machine {
                 None => nspawn.wait_on(deadline, "process 1 of the box").await,
             }
         };
-        let mut machine = Self { leader, nspawn, directory };
+        let mut machine = Self { leader, nspawn, directory, _alone: alone };
         // Until its bus is there, nobody answers.
         while !is_up(&machine.run("systemctl is-system-running")) {
             machine.nspawn.wait_on(deadline, "a box that is up").await;

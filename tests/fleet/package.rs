@@ -52,8 +52,10 @@ fn cargo_deb_path() -> OsString {
     std::env::join_paths(std::env::split_paths(&path).chain([own])).expect("paths without separators")
 }
 
-/// Makes the package of `program` with `version` in `directory`; gives its file.
+/// Makes the package of `program` with `version` in `directory`; gives its file. One at a time: the man pages of all lie in one place.
 pub(crate) fn build(program: &str, version: &str, directory: &Path) -> PathBuf {
+    let lock = File::create(target().join("package.lock")).expect("a lock file in the target directory");
+    flock(&lock, FlockOperation::LockExclusive).expect("locking a file of our own");
     for need in [needs::DPKG_SHLIBDEPS, needs::STRIP] {
         need.path();
     }
