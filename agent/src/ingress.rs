@@ -1,11 +1,12 @@
 //! The tills' side: listens, bounds connections, speaks HTTP/1.1, and drains at a stop.
 //!
-//! A connection is taken by `open` (its peer's share) and `peers` (its peer's budget; `shutout` where it does not mind), with TLS where there are files. A request goes
+//! A connection is taken by `open` (its peer's share) and `peers` (its peer's budget; who goes on without one is kept off by `shutout`), with TLS
+//! where there are files for it. A request goes
 //! `connection` (time limits) -> `gate` (host, token or certificate, budget, role) -> `route` -> `submit` or `query` -> the agent -> `reply`.
 //!
 //! Invariants: connections, heads, bodies and waiting requests are bounded, and whoever meets a bound learns it by status code or
-//! by a closed connection, and by silence only where it goes on regardless; a thousand sockets that do nothing and a peer that asks without end do not keep an honest till
-//! out, because the idle and the slow make room and each peer pays from its own budget; a success is told only after the agent told it.
+//! by a closed connection, and by silence only where it goes on regardless; a thousand sockets that do nothing and a peer that asks without
+//! end do not keep an honest till out, because the idle and the slow make room and each peer pays from its own budget; a success is told only after the agent told it.
 //! The Unix socket is plain and has no budget: its permissions say who may. What documents mean is deliberately not known here.
 
 use std::io;
