@@ -8,29 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
-#[path = "src/lib.rs"]
-#[expect(unreachable_pub, reason = "a library of its own for the fuzzer")]
-mod targets;
+use counterfoil_fuzz::TARGETS;
 
 /// One input takes milliseconds.
 const LIMIT: Duration = Duration::from_mins(1);
 
 /// Resident memory of the whole test, in KiB.
 const PEAK_KIB_MAX: u64 = 512 * 1024;
-
-type Target = (&'static str, fn(&[u8]));
-
-const TARGETS: [Target; 9] = [
-    ("documents", targets::documents),
-    ("legacy", targets::legacy),
-    ("http", targets::http),
-    ("batch", targets::batch),
-    ("messages", targets::messages),
-    ("record", targets::record),
-    ("snapshot", targets::snapshot),
-    ("journal", targets::journal),
-    ("config", targets::config),
-];
 
 fn files(directory: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -40,7 +24,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn every_kept_input_is_survived_in_bounded_time_and_memory() {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     assert_eq!(files(&corpus).len(), TARGETS.len(), "a directory for each target");
     for (name, target) in TARGETS {
         let inputs = files(&corpus.join(name));

@@ -12,7 +12,7 @@ use counterfoil_proto::id::{AgentId, Epoch, Lane, LaneKey, Source, StoreId};
 use counterfoil_proto::time::WallTime;
 
 /// The files that an input may hold.
-pub const NAMES: [&str; 9] = [
+pub(crate) const NAMES: [&str; 9] = [
     "binding",
     "cursor.0",
     "cursor.1",

@@ -19,6 +19,22 @@ use counterfoil_proto::record::{self, Context, Kind, Record};
 #[global_allocator]
 static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
 
+/// What foreign bytes are handed to.
+pub type Function = fn(&[u8]);
+
+/// Each target by its name, which is that of its directory in the corpus.
+pub const TARGETS: [(&str, Function); 9] = [
+    ("documents", documents),
+    ("legacy", legacy),
+    ("http", http),
+    ("batch", batch),
+    ("messages", messages),
+    ("record", record),
+    ("snapshot", snapshot),
+    ("journal", journal),
+    ("config", config),
+];
+
 /// Bounds what is held at once, with what stands around a target (a runtime, a server); asking for more ends the process. Inputs of the
 /// fuzzer have 64 KiB at most.
 fn within_mebibytes(count: usize) {
@@ -35,7 +51,7 @@ fn context() -> Context {
 }
 
 /// Documents of tills: judged one by one as each kind, and posted to the ingress as one document and as lines.
-pub fn documents(bytes: &[u8]) {
+fn documents(bytes: &[u8]) {
     within_mebibytes(64);
     for kind in [Kind::TRANSACTION, Kind::STOCK_MOVEMENT, Kind::DAY_CLOSE] {
         if let Ok(prepared) = record::prepare(kind, bytes, None, &context()) {
@@ -61,7 +77,7 @@ pub fn documents(bytes: &[u8]) {
 
 /// Sources of other systems: JSON as Square's and Shopify's, anything else as `POSLog` of both dialects. What is mapped is accepted or
 /// refused, and the same source gives the same again.
-pub fn legacy(bytes: &[u8]) {
+fn legacy(bytes: &[u8]) {
     within_mebibytes(64);
     let profiles = counterfoil::legacy::Profiles::default();
     let is_json = matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'['));
@@ -80,7 +96,7 @@ pub fn legacy(bytes: &[u8]) {
 }
 
 /// Bytes on a connection of the ingress.
-pub fn http(bytes: &[u8]) {
+fn http(bytes: &[u8]) {
     within_mebibytes(64);
     served::exchange(bytes, true);
 }
@@ -91,7 +107,7 @@ fn decompress(frame: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
 }
 
 /// Batches as the hub gets them, over the line and on a stick, and the records in them.
-pub fn batch(bytes: &[u8]) {
+fn batch(bytes: &[u8]) {
     within_mebibytes(16);
     if let Ok(batch) = codec::read_batch(bytes, decompress) {
         assert_eq!(batch.records.len() as u64, batch.head.range().count());
@@ -116,7 +132,7 @@ pub fn batch(bytes: &[u8]) {
 }
 
 /// Hellos as the hub gets them; welcomes, acks and nacks as the agent gets them.
-pub fn messages(bytes: &[u8]) {
+fn messages(bytes: &[u8]) {
     within_mebibytes(16);
     if let Ok(hello) = codec::read::<Hello>(bytes) {
         assert_eq!(codec::decode(&codec::encode(&hello).expect("it was decoded")).as_ref(), Ok(&hello));
@@ -127,7 +143,7 @@ pub fn messages(bytes: &[u8]) {
 }
 
 /// Stored bytes of a record.
-pub fn record(bytes: &[u8]) {
+fn record(bytes: &[u8]) {
     within_mebibytes(16);
     if let Ok(record) = Record::decode(bytes) {
         let again = record.encode().expect("it was decoded");
@@ -136,7 +152,7 @@ pub fn record(bytes: &[u8]) {
 }
 
 /// Snapshots of stock on hand.
-pub fn snapshot(bytes: &[u8]) {
+fn snapshot(bytes: &[u8]) {
     within_mebibytes(16);
     if let Ok(positions) = codec::read::<Positions>(bytes) {
         assert_eq!(codec::decode(&codec::encode(&positions).expect("it was decoded")).as_ref(), Ok(&positions));
@@ -144,13 +160,13 @@ pub fn snapshot(bytes: &[u8]) {
 }
 
 /// The files of a journal.
-pub fn journal(bytes: &[u8]) {
+fn journal(bytes: &[u8]) {
     within_mebibytes(128);
     image::recover(bytes);
 }
 
 /// Configuration files of the agent and of the hub.
-pub fn config(bytes: &[u8]) {
+fn config(bytes: &[u8]) {
     within_mebibytes(16);
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("config.toml");

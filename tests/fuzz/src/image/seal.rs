@@ -3,6 +3,8 @@
 //! Invariant: nothing but checksums is changed, and where there is no place for one, nothing is.
 
 const FRAME_HEADER_BYTES: usize = 40;
+/// The kind of frame that says how far what is lost reaches.
+const HOLE: u8 = 5;
 const PAGE_BYTES: usize = 4096;
 
 /// Makes the checksums in the file `name` fit.
@@ -45,12 +47,13 @@ fn seal_segment(bytes: &mut [u8]) {
     let mut at = 0;
     while let Some(length) = self::number(frames, at + 4) {
         let whole = at.saturating_add(FRAME_HEADER_BYTES).saturating_add(length);
+        let span = if frames.get(at + 2) == Some(&HOLE) { self::number(frames, at + 16).unwrap_or(0) } else { 0 };
         let Some(frame) = frames.get_mut(at..whole) else { return };
         let offset = u32::try_from(header.len() + at).unwrap_or(u32::MAX);
         // The place of the checksum carries the offset.
         frame[12..16].copy_from_slice(&offset.to_le_bytes());
         let checksum = crc32c::crc32c_append(seed, frame);
         frame[12..16].copy_from_slice(&checksum.to_le_bytes());
-        at = whole.next_multiple_of(8);
+        at = whole.max(at.saturating_add(span)).next_multiple_of(8);
     }
 }
